@@ -1,0 +1,1 @@
+"""The harness: data, backbones, the training loop, records, leaderboard and command line."""

@@ -1,0 +1,284 @@
+"""The command line. Every mistake a user can make ends in one line on stderr and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import click
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress as RichProgress
+from rich.table import Table as RichTable
+
+from ferbench.bench import listing, records
+from ferbench.bench.backbones import WeightsError
+from ferbench.bench.data.cache import cache_root
+from ferbench.bench.data.faceset import DataError
+from ferbench.bench.data.options import Value
+from ferbench.bench.data.readers import prepare_dataset
+from ferbench.bench.data.splits import make_split, read_split, write_split
+from ferbench.bench.interrupt import Interrupted
+from ferbench.bench.leaderboard import collect, render, write_csv
+from ferbench.bench.progress import Bar
+from ferbench.bench.reproduce import Plan, claimed, execute, finished, make_plan
+from ferbench.bench.runs import Workspace, make_run
+from ferbench.bench.train import TrainingError, train
+from ferbench.methods import MethodError, Variant
+from ferbench.protocols import ProtocolError, Recipe, load_protocol, select
+from ferbench.protocols.checks import build as build_checked
+
+USER_ERRORS = (DataError, MethodError, ProtocolError, WeightsError, records.RunError, TrainingError)
+
+app = typer.Typer(
+    help="Reproduce semi- and weakly-supervised facial expression recognition tables.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+console = Console()
+
+Results = Annotated[Path, typer.Option(help="Folder of runs, leaderboard.csv and speed.csv.")]
+Roots = Annotated[list[str] | None, typer.Option("--root", help="DATASET=PATH, your copy of a data set; repeatable.")]
+Weights = Annotated[list[str] | None, typer.Option("--weights", help="NAME=FILE, pre-trained weights; repeatable.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+VariantName = Annotated[str | None, typer.Option(help="paper or released, before the protocol's own choice.")]
+
+
+@app.command("list")
+def list_command(what: Annotated[str, typer.Argument(help="methods, protocols or datasets; default: all.")] = "") -> None:
+    """What there is: methods, protocols, data sets."""
+    kinds = {"methods": listing.methods, "protocols": listing.protocols, "datasets": listing.datasets}
+    if what and what not in kinds:
+        raise DataError(f"cannot list '{what}'; valid: {', '.join(kinds)}")
+    for kind in [what] if what else kinds:
+        console.print(kinds[kind]())
+
+
+@app.command()
+def prepare(
+    dataset: str,
+    root: Annotated[Path | None, typer.Option(help="Folder of your copy.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the reader, such as rule=majority.")] = None,
+    partial: Annotated[bool, typer.Option(help="Accept a copy whose counts differ from the published ones.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Images decoded at once.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Read, verify and report on a data set, and decode it once into the cache."""
+    with RichProgress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(f"decoding {dataset}", total=None)
+        report = prepare_dataset(
+            dataset, _values(option), root=root, cache=cache_root(), partial=partial, threads=threads,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    print(report.json() if as_json else report.text())
+
+
+@app.command("train")
+def train_command(
+    method: str,
+    dataset: Annotated[str, typer.Option(help="A reader's name; see `ferbench list datasets`.")] = "synthetic",
+    split: Annotated[str, typer.Option(help="KIND[:key=value,...] or a split file.")] = "long_tailed:n1=400,gamma=20",
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the method.")] = None,
+    data_option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the reader.")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the recipe, such as epochs=5.")] = None,
+    like: Annotated[str, typer.Option(help="PROTOCOL/RECIPE to start from, such as remop/ferplus.")] = "demo/synthetic",
+    preset: str = "cpu",
+    variant: VariantName = None,
+    seed: int = 1,
+    results: Results = Path("results"),
+    root: Roots = None,
+    weights: Weights = None,
+    threads: Threads = None,
+) -> None:
+    """Train one method on one split."""
+    _set_threads(threads)
+    workspace = _workspace(results, root, weights)
+    name, _, key = like.partition("/")
+    protocol = load_protocol(name)
+    if key not in protocol.recipes:
+        raise ProtocolError(f"protocol {name} has no recipe '{key}'; it has: {', '.join(protocol.recipes)}")
+    base = {field: getattr(protocol.recipe(key, preset), field) for field in Recipe.__dataclass_fields__}
+    settings = build_checked(Recipe, {**base, **_values(recipe)}, "--recipe")
+    faces = workspace.faces(dataset, _values(data_option))
+    if Path(split).is_file():
+        drawn = read_split(Path(split), faces)
+    else:
+        kind, _, parameters = split.partition(":")
+        numbers = _numbers([part for part in parameters.split(",") if part], "--split")
+        drawn = make_split(faces, kind, numbers, seed)
+    run = make_run(
+        {}, method, _values(option), _variant(variant) or "paper", settings, preset, seed, faces, drawn, faces, None,
+        workspace,
+    )  # fmt: skip
+    folder = workspace.folder(run)
+    with claimed(folder) as free:
+        if not free:
+            raise records.RunError(f"{folder}: another process is working on this run")
+        if not finished(folder):
+            with Bar(console, folder.name) as bar:
+                train(run, folder, reporter=bar)
+            write_split(drawn, faces, folder / "split.json")
+    record = records.read_json(folder / "record.json")
+    console.print(json.dumps(record["metrics"]["last"]), highlight=False, soft_wrap=True)
+    console.print(f"record: {folder / 'record.json'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def reproduce(
+    target: Annotated[str, typer.Argument(help="PAPER[/TABLE[/ROW[/COLUMN]]], such as remop/4 or demo.")],
+    preset: Annotated[str | None, typer.Option(help="paper, or cpu: minutes instead of days.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; default: the table's.")] = None,
+    column: Annotated[str | None, typer.Option(help="Only this column of the tables.")] = None,
+    variant: VariantName = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
+    results: Results = Path("results"),
+    root: Roots = None,
+    weights: Weights = None,
+    threads: Threads = None,
+) -> None:
+    """Run a table's cells, skip what is finished, continue what is not, and write the leaderboard."""
+    _set_threads(threads)
+    workspace = _workspace(results, root, weights)
+    cells = select(target)
+    if column is not None:
+        names = sorted({cell.column.id for cell in cells})
+        cells = [cell for cell in cells if cell.column.id == column]
+        if not cells:
+            raise ProtocolError(f"{target} has no column '{column}'; it has: {', '.join(names)}")
+    chosen = preset or cells[0].protocol.default_preset
+    plan = make_plan(cells, chosen, seeds, workspace, _variant(variant))
+    _print_left_out(plan)
+    if dry_run:
+        _print_plan(plan, workspace)
+        return
+    if not plan.runs:
+        raise DataError(f"{target}: nothing can be run; the lines above say why")
+    execute(plan, workspace, console, lambda cell, seed: f"{cell.id} seed {seed}")
+    board = collect(results)
+    write_csv(board.lines, results / "leaderboard.csv")
+    for table in {id(cell.table): cell for cell in cells}.values():
+        console.print(render(table.protocol, table.table, board.lines))
+    _print_ignored(board.ignored)
+    console.print(f"table: {results / 'leaderboard.csv'}   runs: {results / 'runs'}", highlight=False)
+    if target.startswith("demo"):
+        console.print("next: ferbench prepare ferplus --root PATH, then ferbench reproduce remop/4 --preset cpu")
+
+
+@app.command()
+def leaderboard(
+    csv: Annotated[Path | None, typer.Option(help="Where to write; default: leaderboard.csv in the results.")] = None,
+    paper: Annotated[str | None, typer.Option(help="Only this protocol.")] = None,
+    selection: Annotated[str, typer.Option(help="last, best-on-val, best-on-test or all.")] = "last",
+    results: Results = Path("results"),
+) -> None:
+    """Published beside measured, from the records in the results folder."""
+    protocols = [load_protocol(paper)] if paper else None
+    board = collect(results, protocols)
+    write_csv(board.lines, csv or results / "leaderboard.csv")
+    shown = ("last", "best-on-val", "best-on-test") if selection == "all" else (selection,)
+    measured = {(line.paper, line.table) for line in board.lines if line.run_ids}
+    for name in dict.fromkeys(paper for paper, _ in measured):
+        protocol = load_protocol(name)
+        for table in protocol.tables:
+            if (name, table.id) in measured:
+                console.print(render(protocol, table, board.lines, shown))
+    _print_ignored(board.ignored)
+    console.print(f"wrote {csv or results / 'leaderboard.csv'}", highlight=False)
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        _fail("stopped before anything was running", 130)
+    except click.ClickException as error:
+        _fail(f"{error.format_message()} (see ferbench --help)", 2)
+    except Interrupted as error:
+        _fail(str(error), error.exit_code)
+    except USER_ERRORS as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}", 2)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"ferbench: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _workspace(results: Path, roots: list[str] | None, weights: list[str] | None) -> Workspace:
+    return Workspace(results, cache_root(), _paths(roots, "--root"), _paths(weights, "--weights"))
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _variant(name: str | None) -> Variant | None:
+    if name is not None and name not in get_args(Variant):
+        raise MethodError(f"unknown variant '{name}'; valid: {', '.join(get_args(Variant))}")
+    return cast(Variant | None, name)
+
+
+def _pairs(items: list[str] | None, flag: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for item in items or []:
+        key, separator, value = item.partition("=")
+        if not separator or not key:
+            raise DataError(f"{flag} {item}: write it as NAME=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def _paths(items: list[str] | None, flag: str) -> dict[str, Path]:
+    return {key: Path(value) for key, value in _pairs(items, flag).items()}
+
+
+def _values(items: list[str] | None) -> dict[str, Any]:
+    """KEY=VALUE pairs with numbers and true/false read as such, anything else as text."""
+    values: dict[str, Value | None] = {}
+    for key, text in _pairs(items, "option").items():
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        values[key] = value if isinstance(value, str | int | float | bool) or value is None else text
+    return values
+
+
+def _numbers(items: list[str], flag: str) -> dict[str, float | int]:
+    values = _values(items)
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DataError(f"{flag}: {key} takes a number, not '{value}'")
+    return values
+
+
+def _print_left_out(plan: Plan) -> None:
+    reasons: dict[str, list[str]] = {}
+    for cell, reason in plan.left_out:
+        reasons.setdefault(reason, []).append(f"{cell.table.id}/{cell.row.id}/{cell.column.id}")
+    for reason, names in reasons.items():
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        console.print(f"left out: {shown}: {reason}", highlight=False, soft_wrap=True)
+
+
+def _print_plan(plan: Plan, workspace: Workspace) -> None:
+    table = RichTable("run", "steps", "state")
+    for _, _, run in plan.runs:
+        folder = workspace.folder(run)
+        there = "finished" if finished(folder) else "to continue" if (folder / "checkpoint.pt").exists() else "to run"
+        table.add_row(folder.name, str(run.recipe.epochs * run.recipe.steps_per_epoch), there)
+    console.print(table)
+
+
+def _print_ignored(ignored: Any) -> None:
+    for run in ignored:
+        console.print(f"not counted: {run.run_id}: {run.reason}", highlight=False, soft_wrap=True)

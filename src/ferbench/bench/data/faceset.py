@@ -1,0 +1,52 @@
+"""A face data set as arrays: what every reader returns and everything after it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+PARTS = ("train", "valid", "test")
+
+
+class DataError(Exception):
+    """Something is wrong with the user's data; the message says what, where and how to mend it, in one line."""
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """N images with everything known about them, before any split.
+
+    images:   [N, H, W, C] uint8, C = 1 (grey) or 3 (RGB); may be memory-mapped, never written to
+    labels:   [N] int64, index into `classes`; -1 where the label rule gives the image no class
+    parts:    [N] int8, index into PARTS: the data set's own official part
+    ids:      [N] str, unique, the path relative to the root (or a stable name): what split files list
+    train:    [n] int64, sorted: images a method may train on (kept by the label rule, in the training parts)
+    test:     [m] int64, sorted: images it is tested on
+    votes:    [N, K] annotators' votes per class, where the data set has them
+    boxes:    [N, 4] float32 x1, y1, x2, y2 in pixels of `images`, where the data set has them
+    subjects: [N] int64, identity, where known
+    options:  the reader's options that made this set (label file, rule, classes, ...): part of its identity
+    fingerprint: SHA-256 (hex) over the options, the ids, the labels, the parts and the train and test indices
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    parts: NDArray[np.int8]
+    ids: NDArray[np.str_]
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+    options: Mapping[str, str | int | bool]
+    fingerprint: str
+    votes: NDArray[np.float32] | None = None
+    boxes: NDArray[np.float32] | None = None
+    subjects: NDArray[np.int64] | None = None
+
+    def class_counts(self, indices: NDArray[np.int64]) -> dict[str, int]:
+        """Images per class name among `indices`, in class order."""
+        counts = np.bincount(self.labels[indices], minlength=len(self.classes))
+        return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}

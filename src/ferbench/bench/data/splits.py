@@ -1,0 +1,168 @@
+"""Which images are labelled, unlabelled, held out and tested: drawn from a seed, written out, read back.
+
+Within a class images are ordered by the SHA-256 of "seed/path", so a split depends on the seed and the paths alone: not
+on a random number generator's version, the machine, or the order of files. A larger labelled set of one seed contains
+the smaller one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferbench.bench.data.faceset import DataError, FaceSet
+
+Indices = NDArray[np.int64]
+PARTS = ("labelled", "unlabelled", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint sorted positions in a FaceSet, and what made them.
+
+    requested and available: images per class name asked for as labelled (validation included) and there to be had.
+    """
+
+    labelled: Indices
+    unlabelled: Indices
+    validation: Indices
+    test: Indices
+    recipe: str
+    parameters: Mapping[str, float | int]
+    seed: int
+    dataset: str
+    dataset_fingerprint: str
+    requested: Mapping[str, int]
+    available: Mapping[str, int]
+    fingerprint: str
+
+
+def long_tailed_counts(sizes: Mapping[str, int], n1: int, gamma: float) -> dict[str, int]:
+    """N_k = n1 * gamma^(-(k-1)/(K-1)), truncated, classes by falling size and ties by name (ReMoP, Sec. 5.1)."""
+    order = sorted(sizes, key=lambda name: (-sizes[name], name))
+    last = len(order) - 1
+    # The small addend keeps exact values such as 1000 / 10 from falling one short through rounding of the power.
+    return {name: int(n1 * float(gamma) ** (-rank / last) + 1e-9) for rank, name in enumerate(order)}
+
+
+def requested_counts(recipe: str, parameters: Mapping[str, float | int], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Labelled images per class for a recipe: long_tailed (n1, gamma), balanced (per_class), fraction, full."""
+    if recipe == "long_tailed":
+        return long_tailed_counts(sizes, int(parameters["n1"]), float(parameters["gamma"]))
+    if recipe == "balanced":
+        return {name: int(parameters["per_class"]) for name in sizes}
+    if recipe == "fraction":
+        return {name: max(1, round(float(parameters["fraction"]) * size)) for name, size in sizes.items()}
+    if recipe == "full":
+        return dict(sizes)
+    raise DataError(f"unknown split recipe '{recipe}'; valid: long_tailed, balanced, fraction, full")
+
+
+def make_split(faces: FaceSet, recipe: str, parameters: Mapping[str, float | int], seed: int) -> Split:
+    """Draw the labelled set, hold `validation` (a fraction of it, per class) out, leave the rest unlabelled.
+
+    Raises DataError with the list of classes when a class has too few images, or gets none.
+    """
+    sizes = faces.class_counts(faces.train)
+    requested = requested_counts(recipe, parameters, sizes)
+    short = [f"{name} {requested[name]}/{sizes[name]}" for name in faces.classes if requested[name] > sizes[name]]
+    if short:
+        raise DataError(
+            f"{faces.name}: too few training images for split {recipe} {dict(parameters)} (asked/there): "
+            f"{', '.join(short)}; ask for fewer labels"
+        )
+    empty = [name for name in faces.classes if requested[name] < 1]
+    if empty:
+        raise DataError(f"{faces.name}: split {recipe} {dict(parameters)} leaves no label for {', '.join(empty)}")
+    labelled, validation = _draw(faces, requested, float(parameters.get("validation", 0.0)), seed)
+    unlabelled = np.setdiff1d(faces.train, np.concatenate([labelled, validation]))
+    return _checked(
+        faces, recipe, parameters, seed, requested, sizes,
+        {"labelled": labelled, "unlabelled": unlabelled, "validation": validation, "test": np.sort(faces.test)},
+    )  # fmt: skip
+
+
+def _draw(faces: FaceSet, requested: Mapping[str, int], held_out: float, seed: int) -> tuple[Indices, Indices]:
+    labelled, validation = [], []
+    for code, name in enumerate(faces.classes):
+        members = faces.train[faces.labels[faces.train] == code]
+        order = sorted(members, key=lambda index: hashlib.sha256(f"{seed}/{faces.ids[index]}".encode()).digest())
+        chosen = order[: requested[name]]
+        held = min(round(held_out * len(chosen)), len(chosen) - 1)
+        validation += chosen[:held]
+        labelled += chosen[held:]
+    return np.sort(np.array(labelled, np.int64)), np.sort(np.array(validation, np.int64))
+
+
+def _checked(
+    faces: FaceSet,
+    recipe: str,
+    parameters: Mapping[str, float | int],
+    seed: int,
+    requested: Mapping[str, int],
+    available: Mapping[str, int],
+    parts: Mapping[str, Indices],
+) -> Split:
+    everything = np.concatenate([parts[part] for part in PARTS])
+    if len(np.unique(everything)) != len(everything):
+        raise DataError(f"{faces.name}: labelled, unlabelled, validation and test images overlap in split {recipe}")
+    digest = hashlib.sha256()
+    for part in PARTS:
+        digest.update(f"{part}\n".encode() + "\n".join(faces.ids[parts[part]]).encode() + b"\n")
+    digest.update(faces.labels[parts["labelled"]].astype("<i8").tobytes())
+    return Split(
+        **{part: parts[part] for part in PARTS},
+        recipe=recipe,
+        parameters=dict(parameters),
+        seed=seed,
+        dataset=faces.name,
+        dataset_fingerprint=faces.fingerprint,
+        requested=dict(requested),
+        available=dict(available),
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def write_split(split: Split, faces: FaceSet, path: Path) -> None:
+    """Write the split as JSON with the paths of its images, for this machine: some licences forbid passing lists on."""
+    document = {
+        "recipe": split.recipe,
+        "parameters": dict(split.parameters),
+        "seed": split.seed,
+        "order": "sha256 of seed/path",
+        "dataset": split.dataset,
+        "dataset_fingerprint": split.dataset_fingerprint,
+        "fingerprint": split.fingerprint,
+        "requested": dict(split.requested),
+        "available": dict(split.available),
+        **{part: faces.ids[getattr(split, part)].tolist() for part in PARTS},
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(document, indent=1))
+    temporary.replace(path)
+
+
+def read_split(path: Path, faces: FaceSet) -> Split:
+    """Read a split file against the data set it was made from; raises DataError where they do not fit."""
+    try:
+        document = json.loads(path.read_text())
+        lists = {part: document[part] for part in PARTS}
+        recipe, parameters, seed = document["recipe"], document["parameters"], int(document["seed"])
+        requested, available, expected = document["requested"], document["available"], document["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a readable split file ({error!r}); write it again") from error
+    position = {name: index for index, name in enumerate(faces.ids)}
+    missing = [name for part in PARTS for name in lists[part] if name not in position]
+    if missing:
+        raise DataError(f"{path}: {len(missing)} of its images are not in {faces.name}, first {missing[0]!r}")
+    parts = {part: np.array(sorted(position[name] for name in lists[part]), np.int64) for part in PARTS}
+    split = _checked(faces, recipe, parameters, seed, requested, available, parts)
+    if split.fingerprint != expected:
+        raise DataError(f"{path}: its labels or lists differ from when it was written (another label rule?)")
+    return split

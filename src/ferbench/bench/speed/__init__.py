@@ -1,0 +1,1 @@
+"""Speed: what `pytest bench` runs and the rows of results/speed.csv."""

@@ -1,0 +1,125 @@
+"""One measured figure as one row of results/speed.csv, with everything needed to repeat it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import inspect
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class SpeedRow:
+    """A timing (ms), a rate (images/s) or a size (MiB): median with 20th and 80th percentile over `samples` repeats.
+
+    `benchmark` is a hash of the benchmark's own source: rows with different hashes are not comparable.
+    """
+
+    name: str
+    variant: str
+    case: str
+    metric: str
+    unit: str
+    median: float | str
+    p20: float | str
+    p80: float | str
+    samples: int
+    device: str
+    threads: int
+    torch: str
+    triton: str
+    python: str
+    commit: str
+    benchmark: str
+    command: str
+    date: str
+
+
+def measured(
+    name: str,
+    variant: str,
+    case: str,
+    unit: str,
+    values: Sequence[float],
+    *,
+    benchmark: Callable[..., object],
+    command: str,
+) -> SpeedRow:
+    """The row for repeated measurements `values`; no values means the case ran out of memory, kept as a row."""
+    ordered = sorted(values)
+    deciles = statistics.quantiles(ordered, n=10, method="inclusive") if len(ordered) > 1 else ordered * 9
+    summary: tuple[float | str, float | str, float | str] = ("out of memory",) * 3
+    if ordered:
+        low, middle, high = (float(f"{value:.5g}") for value in (deciles[1], statistics.median(ordered), deciles[7]))
+        summary = (middle, low, high)
+    return SpeedRow(
+        name, variant, case, "time" if unit == "ms" else "size" if unit == "MiB" else "rate", unit, *summary,
+        samples=len(ordered), device=device_name(), threads=torch.get_num_threads(), torch=torch.__version__,
+        triton=installed("triton"), python=platform.python_version(), commit=commit(), benchmark=source_hash(benchmark),
+        command=command, date=datetime.now(UTC).strftime("%Y-%m-%d"),
+    )  # fmt: skip
+
+
+def append(rows: Sequence[SpeedRow], path: Path) -> None:
+    """Add rows to the CSV at `path`; a row of the same name, variant, case, unit and device is replaced."""
+    key = ("name", "variant", "case", "unit", "device")
+    kept: dict[tuple[str, ...], dict[str, object]] = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            kept = {tuple(row[column] for column in key): dict(row) for row in csv.DictReader(file)}
+    for row in rows:
+        values = asdict(row)
+        kept[tuple(str(values[column]) for column in key)] = values
+    temporary = path.with_suffix(".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(SpeedRow)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept.values())
+    temporary.replace(path)
+
+
+def device_name() -> str:
+    """The GPU's name, or the processor's."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def installed(package: str) -> str:
+    """The installed version of `package`, or "none"."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def commit() -> str:
+    """Short commit of the working tree, with "+" when it has uncommitted changes; "unknown" outside a checkout."""
+    git = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    try:
+        head = git(["git", "rev-parse", "--short=12", "HEAD"])
+        dirty = git(["git", "status", "--porcelain", "-uno"])
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def source_hash(benchmark: Callable[..., object]) -> str:
+    """First 12 hex digits of the SHA-256 of the file that holds `benchmark`."""
+    source = inspect.getsourcefile(benchmark)
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12] if source else "unknown"

@@ -1,0 +1,85 @@
+"""Training methods by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Literal
+
+from ferbench.methods.base import (
+    Labelled,
+    Learner,
+    Method,
+    Model,
+    Passes,
+    Prediction,
+    Progress,
+    PseudoLabels,
+    StepResult,
+    Unlabelled,
+    Views,
+)
+from ferbench.methods.fixmatch import FixMatch
+from ferbench.methods.remop import ReMoP
+from ferbench.methods.vanilla import Vanilla
+
+__all__ = [
+    "LEARNERS", "METHODS", "PLUG_INS", "Labelled", "Learner", "Method", "MethodError", "Model", "Passes", "Prediction",
+    "Progress", "PseudoLabels", "StepResult", "Unlabelled", "Variant", "Views", "build", "option_values",
+]  # fmt: skip
+
+Variant = Literal["paper", "released"]
+
+LEARNERS: dict[str, type[Learner]] = {"vanilla": Vanilla, "fixmatch": FixMatch}
+PLUG_INS: dict[str, type[Method]] = {"remop": ReMoP}
+METHODS: dict[str, type[Method]] = {**LEARNERS, **PLUG_INS}
+
+
+class MethodError(Exception):
+    """An unknown method or option; the message is one line and names the valid ones."""
+
+
+def option_values(name: str, variant: Variant, options: Mapping[str, object]) -> dict[str, object]:
+    """All hyper-parameters of a method, defaults filled in: the paper's, the released code's over them, then `options`.
+
+    A plug-in takes `learner` (default fixmatch) and that learner's options as well as its own; its released values may
+    set the learner's, where the learner has them. Raises MethodError.
+    """
+    if name not in METHODS:
+        raise MethodError(f"unknown method '{name}'; {_hint(name, METHODS)}")
+    values: dict[str, object] = {}
+    owners = [METHODS[name]]
+    if name in PLUG_INS:
+        learner = str(options.get("learner", "fixmatch"))
+        if learner not in LEARNERS:
+            raise MethodError(f"unknown learner '{learner}' for {name}; {_hint(learner, LEARNERS)}")
+        values["learner"] = learner
+        owners.insert(0, LEARNERS[learner])
+    for owner in owners:
+        values |= {field.name: field.default for field in fields(owner.Options)}
+    for owner in owners if variant == "released" else ():
+        values |= {key: value for key, value in owner.released.items() if key in values}
+    for key, value in options.items():
+        if key not in values:
+            raise MethodError(f"unknown option '{key}' for {name}; {_hint(key, values)}")
+        values[key] = value
+    return values
+
+
+def build(name: str, model: Model, values: Mapping[str, object]) -> Method:
+    """A method around `model`, from the complete `values` that `option_values` returns."""
+    if name not in PLUG_INS:
+        return LEARNERS[name](model, _options(LEARNERS[name], values))  # type: ignore[call-arg]
+    plug_in, learner = PLUG_INS[name], LEARNERS[str(values["learner"])]
+    wrapped = learner(model, _options(learner, values))  # type: ignore[call-arg]
+    return plug_in(wrapped, model, _options(plug_in, values))  # type: ignore[call-arg]
+
+
+def _options(owner: type[Method], values: Mapping[str, object]) -> object:
+    return owner.Options(**{field.name: values[field.name] for field in fields(owner.Options)})
+
+
+def _hint(name: str, valid: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, valid, n=1)
+    return (f"did you mean '{close[0]}'? " if close else "") + "valid: " + ", ".join(sorted(valid))

@@ -1,0 +1,157 @@
+"""The contract between a method and the training loop.
+
+A method gets batches and a model; it never sees a path, a test label or a protocol. It names the views it wants, turns
+one labelled and one unlabelled batch into weighted loss terms, and scores images at test time. Everything it must
+remember lies in parameters and buffers, so its `state_dict` is its whole state. Nothing in `step` may wait for the
+device: a subset of a batch is a boolean mask, never an index list.
+
+Shapes: B labelled images, U unlabelled images, K classes, D feature width, S input side in pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+class Prediction(NamedTuple):
+    """One forward pass: the encoder's feature, the feature the linear head saw (after dropout), and its logits."""
+
+    encoded: Tensor  # [B, D]
+    features: Tensor  # [B, D]
+    logits: Tensor  # [B, K]
+
+
+class Model(Protocol):
+    """What a method trains: an encoder with a linear head (ferbench.bench.backbones.Classifier is one)."""
+
+    feature_width: int
+    num_classes: int
+
+    def __call__(self, images: Tensor) -> Prediction: ...
+
+
+class Labelled(NamedTuple):
+    """Labelled images, one tensor [B, 3, S, S] per view; `index` are positions in the data set."""
+
+    views: Mapping[str, Tensor]
+    labels: Tensor  # [B] int64
+    index: Tensor  # [B] int64
+
+
+class Unlabelled(NamedTuple):
+    """Unlabelled images, one tensor [U, 3, S, S] per view."""
+
+    views: Mapping[str, Tensor]
+    index: Tensor  # [U] int64
+
+
+class PseudoLabels(NamedTuple):
+    """What an unlabelled batch is taught: a class per image and whether it is confident enough to be used."""
+
+    label: Tensor  # [U] int64
+    keep: Tensor  # [U] bool
+    confidence: Tensor  # [U]
+
+
+class Progress(NamedTuple):
+    """Where training stands: `fraction` of all steps done (0-d tensor on the device) and the epoch, from 0."""
+
+    fraction: Tensor
+    epoch: int
+
+
+class StepResult(NamedTuple):
+    """Weighted loss terms by name (0-d each; the loop adds them up) and the pseudo-labels, which the loop only logs."""
+
+    losses: dict[str, Tensor]
+    pseudo: PseudoLabels | None = None
+
+
+class Passes(NamedTuple):
+    """A learner's forward passes over one labelled and one unlabelled batch; `weak` carry no gradient."""
+
+    labelled: Prediction
+    weak: tuple[Prediction, ...] = ()
+    strong: Prediction | None = None
+
+
+View = Literal["weak", "weak2", "strong", "strong2", "plain"]
+
+
+@dataclass(frozen=True)
+class Views:
+    """The augmented views a method takes, by name (bench/data/augment.py says what each does)."""
+
+    labelled: tuple[View, ...] = ("weak",)
+    unlabelled: tuple[View, ...] = ()
+
+
+class Method(nn.Module, ABC):
+    """A training method around a model. Subclasses set the class attributes and implement `step` and `predict`."""
+
+    Options: ClassVar[type]  # a frozen dataclass: the paper's hyper-parameters with the paper's values as defaults
+    released: ClassVar[Mapping[str, object]] = {}  # what the authors' released code sets otherwise
+    paper: ClassVar[str]  # citation, one line
+    views: Views
+
+    @abstractmethod
+    def step(self, labelled: Labelled, unlabelled: Unlabelled | None, progress: Progress) -> StepResult:
+        """Loss terms of one training step."""
+
+    @abstractmethod
+    def predict(self, images: Tensor) -> Tensor:
+        """Scores [B, K] of test images [B, 3, S, S]; the largest is the prediction."""
+
+    def predict_all(self, images: Tensor) -> dict[str, Tensor]:
+        """Scores by every inference rule the method has, the headline rule first."""
+        return {"main": self.predict(images)}
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Optimiser groups; the base learning rate is `lr`."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
+
+    def after_backward(self) -> None:  # noqa: B027 - most methods leave gradients alone
+        """Called between backward and the optimiser's step."""
+
+    def end_epoch(self, progress: Progress, predict: Callable[[str], Tensor]) -> None:  # noqa: B027 - optional hook
+        """Called after each epoch; `predict("labelled")` or `("unlabelled")` gives logits [N, K] of the weak views."""
+
+    def not_averaged(self) -> frozenset[str]:
+        """Names of state entries that the averaged (EMA) copy takes over unchanged from the student."""
+        return frozenset()
+
+
+class Learner(Method):
+    """A method that plug-ins (ReMoP, ABC, LEAF, ...) wrap: its step taken apart into passes, targets and losses."""
+
+    model: nn.Module
+
+    @abstractmethod
+    def passes(self, labelled: Labelled, unlabelled: Unlabelled | None) -> Passes:
+        """The forward passes of one step."""
+
+    @abstractmethod
+    def thresholds(self) -> Tensor | float:
+        """Confidence a pseudo-label needs, one number or one per class [K]."""
+
+    @abstractmethod
+    def pseudo_labels(self, passes: Passes) -> PseudoLabels | None:
+        """The learner's own pseudo-labels, None where it uses no unlabelled images."""
+
+    @abstractmethod
+    def losses(self, passes: Passes, labels: Tensor, pseudo: PseudoLabels | None) -> dict[str, Tensor]:
+        """Weighted loss terms for given pseudo-labels."""
+
+    def step(self, labelled: Labelled, unlabelled: Unlabelled | None, progress: Progress) -> StepResult:
+        passes = self.passes(labelled, unlabelled)
+        pseudo = self.pseudo_labels(passes)
+        return StepResult(self.losses(passes, labelled.labels, pseudo), pseudo)
+
+    def predict(self, images: Tensor) -> Tensor:
+        prediction: Prediction = self.model(images)
+        return prediction.logits.float().softmax(dim=1)
