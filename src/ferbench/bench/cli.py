@@ -25,10 +25,10 @@ from ferbench.bench.interrupt import Interrupted
 from ferbench.bench.leaderboard import collect, render, write_csv
 from ferbench.bench.progress import Bar
 from ferbench.bench.reproduce import Plan, claimed, execute, finished, make_plan
-from ferbench.bench.runs import Workspace, make_run
+from ferbench.bench.runs import Workspace, describe, make_run, method_settings
 from ferbench.bench.train import TrainingError, train
 from ferbench.methods import MethodError, Variant
-from ferbench.protocols import ProtocolError, Recipe, load_protocol, select
+from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol, select
 from ferbench.protocols.checks import build as build_checked
 
 USER_ERRORS = (DataError, MethodError, ProtocolError, WeightsError, records.RunError, TrainingError)
@@ -47,7 +47,7 @@ VariantName = Annotated[str | None, typer.Option(help="paper or released, before
 
 
 @app.command("list")
-def list_command(what: Annotated[str, typer.Argument(help="methods, protocols or datasets; default: all.")] = "") -> None:
+def list_command(what: Annotated[str, typer.Argument(help="methods, protocols or datasets.")] = "") -> None:
     """What there is: methods, protocols, data sets."""
     kinds = {"methods": listing.methods, "protocols": listing.protocols, "datasets": listing.datasets}
     if what and what not in kinds:
@@ -101,17 +101,18 @@ def train_command(
         raise ProtocolError(f"protocol {name} has no recipe '{key}'; it has: {', '.join(protocol.recipes)}")
     base = {field: getattr(protocol.recipe(key, preset), field) for field in Recipe.__dataclass_fields__}
     settings = build_checked(Recipe, {**base, **_values(recipe)}, "--recipe")
-    faces = workspace.faces(dataset, _values(data_option))
+    options = _values(data_option)
+    faces = workspace.faces(dataset, options)
     if Path(split).is_file():
         drawn = read_split(Path(split), faces)
     else:
         kind, _, parameters = split.partition(":")
-        numbers = _numbers([part for part in parameters.split(",") if part], "--split")
-        drawn = make_split(faces, kind, numbers, seed)
-    run = make_run(
-        {}, method, _values(option), _variant(variant) or "paper", settings, preset, seed, faces, drawn, faces, None,
-        workspace,
-    )  # fmt: skip
+        drawn = make_split(faces, kind, _numbers([part for part in parameters.split(",") if part], "--split"), seed)
+    spec = method_settings(method, _values(option), _variant(variant) or "paper", settings) | {
+        "dataset": describe(dataset, options), "test": describe(dataset, options), "unlabelled": REST,
+        "split": {"kind": drawn.recipe, "parameters": dict(drawn.parameters)}, "preset": preset, "seed": seed,
+    }  # fmt: skip
+    run = make_run(spec, settings, faces, drawn, faces, None, workspace)
     folder = workspace.folder(run)
     with claimed(folder) as free:
         if not free:

@@ -1,7 +1,7 @@
 """Published numbers beside measured ones: from `results/runs` and the protocols to `results/leaderboard.csv`.
 
-A run counts only for the protocol version and hash it was made under, and only with that protocol's recipe; any other
-is listed with the reason and never averaged in. Means and standard deviations (sample, n - 1) are over seeds.
+A run counts for every cell whose settings it has, and only for those; one that a protocol has left behind is listed
+with the reason and never averaged in. Means and standard deviations (sample, n - 1) are over seeds.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from ferbench.bench import records
+from ferbench.bench.counted import Ignored, Run, counted_runs
 from ferbench.methods import LEARNERS, METHODS
-from ferbench.protocols import Cell, Protocol, Table, cells, load_protocol, protocol_names
+from ferbench.protocols import Cell, Protocol, Published, Table, cells, load_protocol, protocol_names
 
 SELECTIONS = ("last", "best-on-val", "best-on-test")
 COMPARABLE = "paper"
@@ -53,26 +54,6 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run that counts for `cell`."""
-
-    id: str
-    cell: Cell
-    variant: str
-    preset: str
-    seed: int
-    metrics: Mapping[str, Mapping[str, float]]  # selection -> metric -> percent
-
-
-@dataclass(frozen=True)
-class Ignored:
-    """A finished run of a protocol that does not count, and why."""
-
-    run_id: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Leaderboard:
     """All lines, in the order of the protocols' files, and the runs that were left out."""
 
@@ -86,7 +67,7 @@ def collect(results: Path, protocols: Sequence[Protocol] | None = None, *, witho
     protocols: default, all that come with the package. without_runs: also list published numbers nothing was run for.
     """
     known = protocols if protocols is not None else [load_protocol(name) for name in protocol_names()]
-    runs, ignored = _runs(results, {protocol.name: protocol for protocol in known})
+    runs, ignored = counted_runs(results, {protocol.name: protocol for protocol in known})
     grouped: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         grouped[run.cell.id].append(run)
@@ -113,21 +94,18 @@ def render(protocol: Protocol, table: Table, lines: Iterable[Line], selections: 
     """One table for the terminal: under each row's published numbers what was measured, or why nothing was."""
     ours = [line for line in lines if (line.paper, line.table) == (protocol.name, table.id)]
     shown = [line for line in ours if line.selection in selections]
-    grid = RichTable(title=f"{protocol.name} {table.id}: {table.caption}", title_justify="left", header_style="bold")
+    title = escape(f"{protocol.name} {table.id}: {table.caption}")
+    grid = RichTable(title=title, title_justify="left", header_style="bold")
     grid.add_column("method")
     grid.add_column(" / ".join(table.metrics))
     for column in table.columns:
-        grid.add_column(column.label, justify="right")
+        grid.add_column(escape(column.label), justify="right")
     for row in table.rows:
-        row_cells = cells(protocol, f"{table.id}/{row.id}")
-        published = [_pairs([cell.published(metric) for metric in table.metrics]) for cell in row_cells]
-        grid.add_row(row.label, "published", *published, style="dim")
         mine = [line for line in shown if line.row == row.id]
-        for setting in _settings(mine):
-            texts = [_measured(mine, cell, setting) for cell in row_cells]
-            grid.add_row("", Text(" ".join(setting)), *texts)
-        if not mine:
-            grid.add_row("", "measured", *[_why_empty(cell) for cell in row_cells])
+        entries = _entries(table, cells(protocol, f"{table.id}/{row.id}"), mine)
+        for position, (head, *texts) in enumerate(entries):
+            style = "dim" if head == "published" else None
+            grid.add_row(escape(row.label) if position == 0 else "", head, *texts, style=style)
         grid.add_section()
     remarks = [f"{entry.row}/{entry.column}: {entry.why}" for entry in table.absent]
     presets = sorted({line.preset for line in shown} - {COMPARABLE})
@@ -138,58 +116,6 @@ def render(protocol: Protocol, table: Table, lines: Iterable[Line], selections: 
 def implemented(cell: Cell) -> bool:
     """Whether ferbench has the cell's method and, for a plug-in, the learner it is put on."""
     return cell.method in METHODS and cell.options.get("learner", "fixmatch") in LEARNERS
-
-
-def _runs(results: Path, protocols: Mapping[str, Protocol]) -> tuple[list[Run], list[Ignored]]:
-    """The newest run of each cell, variant, preset and seed; and the runs that do not count."""
-    newest: dict[tuple[str, str, str, int], Run] = {}
-    ignored = []
-    found = sorted(results.glob("runs/*/record.json"), key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
-    for path in found:
-        run = _read(path, protocols)
-        if isinstance(run, Ignored):
-            ignored.append(run)
-        elif run is not None:
-            key = (run.cell.id, run.variant, run.preset, run.seed)
-            if key in newest:
-                ignored.append(Ignored(newest[key].id, f"{run.id} is newer, for the same cell and seed"))
-            newest[key] = run
-    return list(newest.values()), ignored
-
-
-def _read(path: Path, protocols: Mapping[str, Protocol]) -> Run | Ignored | None:
-    """None for a run of no protocol, or an unfinished one."""
-    run_id = path.parent.name
-    try:
-        spec, record = records.read_json(path.with_name("spec.json")), records.read_json(path)
-    except records.RunError as error:
-        return Ignored(run_id, str(error))
-    if not spec.get("protocol") or record.get("status") != "finished":
-        return None
-    cell = _cell(spec, protocols)
-    if isinstance(cell, str):
-        return Ignored(run_id, cell)
-    return Run(run_id, cell, spec["variant"], spec["preset"], spec["seed"], record["metrics"])
-
-
-def _cell(spec: Mapping[str, Any], protocols: Mapping[str, Protocol]) -> Cell | str:
-    """The cell a run belongs to, or why it belongs to none."""
-    made = spec["protocol"]
-    protocol = protocols.get(made["name"])
-    if protocol is None:
-        return f"no protocol '{made['name']}' here"
-    if made["version"] != protocol.version:
-        return f"stale: made under version {made['version']} of {protocol.name}, now {protocol.version}"
-    if made.get("hash", protocol.hash) != protocol.hash:
-        return f"stale: {protocol.name} has changed since (hash {made['hash'][:8]}, now {protocol.hash[:8]})"
-    # An exact match, because a name such as "*" would select more than one cell.
-    key = (spec.get("table"), spec.get("row"), spec.get("column"))
-    cell = next((cell for cell in cells(protocol) if (cell.table.id, cell.row.id, cell.column.id) == key), None)
-    if cell is None or spec["preset"] not in protocol.presets:
-        return f"{protocol.name} has no cell {key[0]}/{key[1]}/{key[2]} under preset {spec['preset']}"
-    if "recipe" in spec and spec["recipe"] != asdict(cell.recipe(spec["preset"])):
-        return f"its recipe is not the one of {cell.id} under preset {spec['preset']}"
-    return cell
 
 
 def _cell_lines(cell: Cell, runs: Sequence[Run], without_runs: bool) -> Iterable[Line]:
@@ -217,7 +143,7 @@ def _line(cell: Cell, metric: str, setting: tuple[str, str, str], found: Sequenc
     values = [value for _, value in found]
     published = cell.published(metric)
     average = mean(values) if values else None
-    comparable = published is not None and average is not None and preset == COMPARABLE
+    delta = average - published.mean if average is not None and published and preset == COMPARABLE else None
     return Line(
         paper=cell.protocol.name,
         table=cell.table.id,
@@ -233,13 +159,20 @@ def _line(cell: Cell, metric: str, setting: tuple[str, str, str], found: Sequenc
         measured_mean=average,
         measured_std=stdev(values) if len(values) > 1 else None,
         seeds=tuple(run.seed for run, _ in found),
-        delta=average - published.mean if comparable and average is not None and published else None,
+        delta=delta,
         run_ids=tuple(run.id for run, _ in found),
     )
 
 
-def _settings(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
-    return sorted({(line.variant, line.preset, line.selection) for line in lines})
+def _entries(table: Table, row: Sequence[Cell], lines: Sequence[Line]) -> Iterable[list[str]]:
+    """The lines of one row on the terminal: what they show, then a text per column."""
+    if table.published:
+        yield ["published", *(_pairs([cell.published(metric) for metric in table.metrics]) for cell in row)]
+    settings = sorted({(line.variant, line.preset, line.selection) for line in lines})
+    for setting in settings:
+        yield [" ".join(setting), *(_measured(lines, cell, setting) for cell in row)]
+    if not settings:
+        yield ["measured", *(_why_empty(cell) for cell in row)]
 
 
 def _measured(lines: Sequence[Line], cell: Cell, setting: tuple[str, str, str]) -> str:
@@ -262,7 +195,7 @@ def _why_empty(cell: Cell) -> str:
     return "not run" if implemented(cell) else "not implemented yet"
 
 
-def _pairs(numbers: Sequence[Any]) -> str:
+def _pairs(numbers: Sequence[Published | None]) -> str:
     return " / ".join(_number(number.mean, number.std) if number else "-" for number in numbers)
 
 

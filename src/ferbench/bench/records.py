@@ -32,21 +32,17 @@ class RunError(Exception):
 
 
 def spec_hash(spec: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of the spec's canonical JSON.
-
-    The hash of the protocol's files is left out: a new row or a mended caption does not make another run of this one.
-    """
-    if "protocol" in spec:
-        spec = {**spec, "protocol": {key: value for key, value in spec["protocol"].items() if key != "hash"}}
-    return hashlib.sha256(json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """SHA-256 (hex) of the spec's canonical JSON without `made_for`: a run is the same whichever table asked for it."""
+    kept = {key: value for key, value in spec.items() if key != "made_for"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def run_id(spec: Mapping[str, Any]) -> str:
-    """Readable name of a run that ends in a hash of its spec: remop-4-vanilla-ferplus-released-cpu-s1-1a2b3c4d."""
-    parts = [spec.get("protocol", {}).get("name"), *(spec.get(key) for key in ("table", "row", "column"))]
-    words = [str(part) for part in parts if part] or [spec["method"], spec["dataset"]["reader"], spec["split"]["kind"]]
-    words += [str(spec["variant"]), str(spec["preset"]), f"s{spec['seed']}", spec_hash(spec)[:8]]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words))
+    """Readable name of a run, ending in a hash of its spec: ferplus-long_tailed-1000-150-remop-released-cpu-s1-1a2b."""
+    split = spec["split"]
+    numbers = [f"{value:g}" for value in split["parameters"].values() if isinstance(value, int | float) and value]
+    words = [spec["dataset"]["reader"], split["kind"], *numbers, spec["method"], spec["variant"], spec["preset"]]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([*words, f"s{spec['seed']}", spec_hash(spec)[:8]]))
 
 
 def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from torch import nn
 
@@ -15,7 +15,7 @@ from ferbench.bench import records
 from ferbench.bench.backbones import WHERE_TO_GET, Classifier, WeightsError, load_weights
 from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.options import Value, resolve_options
-from ferbench.bench.data.readers import find_reader, open_dataset
+from ferbench.bench.data.readers import READERS, open_dataset
 from ferbench.bench.data.splits import Split, make_split
 from ferbench.bench.train import Run
 from ferbench.methods import Variant, option_values
@@ -54,68 +54,73 @@ class Workspace:
 
 def resolve_cell(cell: Cell, preset: str, seed: int, workspace: Workspace, variant: Variant | None = None) -> Run:
     """The run of one cell and seed. Raises DataError, MethodError, WeightsError or ProtocolError, each one line."""
-    recipe = cell.recipe(preset)
-    chosen = variant or cast(Variant, cell.variant)
+    chosen = settings(cell, preset, seed, variant)
     faces = _open(cell, cell.dataset, workspace)
     test = _open(cell, cell.test, workspace)
-    others = [name for name in cell.unlabelled if name != REST]
-    other = _open(cell, others[0], workspace) if others else None
-    parameters = {key: value for key, value in cell.split.options.items() if value not in (None, {})}
-    split = make_split(faces, cell.split.kind, {**parameters, "validation": cell.split.validation}, seed)
+    other = _open(cell, chosen["unlabelled"]["name"], workspace) if chosen["unlabelled"] != REST else None
+    split = make_split(faces, cell.split.kind, chosen["split"]["parameters"], seed)
     protocol = cell.protocol
-    names = {"table": cell.table.id, "row": cell.row.id, "column": cell.column.id}
-    return make_run(
-        {"protocol": {"name": protocol.name, "version": protocol.version, "hash": protocol.hash}, **names},
-        cell.method, cell.options, chosen, recipe, preset, seed, faces, split, test, other, workspace,
-    )  # fmt: skip
+    made_for = {"protocol": protocol.name, "version": protocol.version, "hash": protocol.hash, "cell": cell.id}
+    return make_run({**chosen, "made_for": made_for}, cell.recipe(preset), faces, split, test, other, workspace)
+
+
+def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None) -> records.Spec:
+    """Everything about a cell's run that does not need the data: runs with equal settings are the same run.
+
+    A run serves every cell with its settings, whichever table it was made for. Raises MethodError or DataError.
+    """
+    others = [name for name in cell.unlabelled if name != REST]
+    parameters = {key: value for key, value in cell.split.options.items() if value not in (None, {})}
+    return method_settings(cell.method, cell.options, variant or cast(Variant, cell.variant), cell.recipe(preset)) | {
+        "dataset": _described(cell, cell.dataset),
+        "test": _described(cell, cell.test),
+        "unlabelled": {"name": others[0], **_described(cell, others[0])} if others else REST,
+        "split": {"kind": cell.split.kind, "parameters": {**parameters, "validation": cell.split.validation}},
+        "preset": preset,
+        "seed": seed,
+    }
+
+
+def method_settings(method: str, options: Mapping[str, object], variant: Variant, recipe: Recipe) -> records.Spec:
+    """Method, variant, complete options and recipe as plain types. Raises MethodError."""
+    given = dict(options)
+    if recipe.joint and "joint" in option_values(method, variant, options):
+        given.setdefault("joint", True)
+    values = option_values(method, variant, given)
+    return {"method": method, "variant": variant, "options": values, "recipe": asdict(recipe)}
 
 
 def make_run(
-    origin: Mapping[str, Any],
-    method: str,
-    options: Mapping[str, object],
-    variant: Variant,
+    spec: records.Spec,
     recipe: Recipe,
-    preset: str,
-    seed: int,
     faces: FaceSet,
     split: Split,
     test: FaceSet,
     unlabelled: FaceSet | None,
     workspace: Workspace,
 ) -> Run:
-    """Put a run together; `origin` says which protocol's cell it is, empty for a run of one's own."""
-    given = dict(options)
-    if recipe.joint and "joint" in option_values(method, variant, options):
-        given.setdefault("joint", True)
-    values = option_values(method, variant, given)
+    """Put a run together from settings and data; the data's fingerprints and the weights' hash join the spec."""
     weights = workspace.weight_file(recipe.weights)
-    spec = {
-        **origin,
-        "method": method,
-        "variant": variant,
-        "options": values,
-        "dataset": identity(faces),
-        "test": identity(test),
-        "unlabelled": identity(unlabelled) if unlabelled else REST,
-        "split": {"kind": split.recipe, "parameters": dict(split.parameters), "fingerprint": split.fingerprint},
-        "recipe": asdict(recipe),
-        "preset": preset,
-        "seed": seed,
-        "weights": {"name": recipe.weights, "sha256": _sha256(weights)} if weights else None,
-    }
+    spec = dict(spec)
+    for part, data in (("dataset", faces), ("test", test), ("unlabelled", unlabelled), ("split", split)):
+        if data is not None:
+            spec[part] = {**spec[part], "fingerprint": data.fingerprint}
+    spec["weights"] = {"name": recipe.weights, "sha256": _sha256(weights)} if weights else None
     prepare = partial(_load, path=weights) if weights else None
-    return Run(spec, method, values, recipe, seed, faces, split, test, unlabelled, prepare)
+    return Run(spec, spec["method"], spec["options"], recipe, spec["seed"], faces, split, test, unlabelled, prepare)
 
 
-def identity(faces: FaceSet) -> dict[str, Any]:
-    """A data set in a spec."""
-    return {"reader": faces.name, "options": dict(faces.options), "fingerprint": faces.fingerprint}
+def describe(reader: str, options: Mapping[str, Value]) -> records.Spec:
+    """A data set in a spec: its reader and every option. Raises DataError for an option the reader does not have.
+
+    A reader that is not there yet is described by the options it was given; opening it says that it is missing.
+    """
+    known = READERS.get(reader)
+    return {"reader": reader, "options": resolve_options(reader, known.options, options) if known else dict(options)}
 
 
-def check_options(reader: str, options: Mapping[str, Value]) -> None:
-    """Raises DataError for an unknown reader, option or value, before any file is looked at."""
-    resolve_options(reader, find_reader(reader).options, options)
+def _described(cell: Cell, name: str) -> records.Spec:
+    return describe(cell.data(name).reader, cell.data(name).options)
 
 
 def _open(cell: Cell, name: str, workspace: Workspace) -> FaceSet:

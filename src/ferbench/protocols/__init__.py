@@ -1,0 +1,38 @@
+"""Papers' protocols as data: recipes, data sets, splits, tables and the published numbers. Standard library only."""
+
+from ferbench.protocols.cells import Cell, cells, select
+from ferbench.protocols.loader import load_protocol, protocol_names
+from ferbench.protocols.schema import (
+    PUBLISHED_ONLY,
+    REST,
+    Column,
+    Dataset,
+    Option,
+    Protocol,
+    ProtocolError,
+    Published,
+    Recipe,
+    Row,
+    Split,
+    Table,
+)
+
+__all__ = [
+    "PUBLISHED_ONLY",
+    "REST",
+    "Cell",
+    "Column",
+    "Dataset",
+    "Option",
+    "Protocol",
+    "ProtocolError",
+    "Published",
+    "Recipe",
+    "Row",
+    "Split",
+    "Table",
+    "cells",
+    "load_protocol",
+    "protocol_names",
+    "select",
+]

@@ -1,0 +1,148 @@
+"""From `PAPER/TABLE/ROW/COLUMN` to the cells it names: one cell is one number of a table, a run per seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol as Structural
+from typing import TypeVar
+
+from ferbench.protocols.checks import nearest
+from ferbench.protocols.loader import load_protocol
+from ferbench.protocols.schema import (
+    PUBLISHED_ONLY,
+    Column,
+    Dataset,
+    Option,
+    Protocol,
+    ProtocolError,
+    Published,
+    Recipe,
+    Row,
+    Split,
+    Table,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row and one column of one table, with the row's own settings standing before the column's."""
+
+    protocol: Protocol
+    table: Table
+    row: Row
+    column: Column
+
+    @property
+    def id(self) -> str:
+        """`PAPER/TABLE/ROW/COLUMN`, what `select` takes."""
+        return f"{self.protocol.name}/{self.table.id}/{self.row.id}/{self.column.id}"
+
+    @property
+    def published_only(self) -> bool:
+        """True where the paper quotes another group's number and there is nothing to run."""
+        return PUBLISHED_ONLY in (self.table.status, self.row.status)
+
+    @property
+    def method(self) -> str:
+        """Registered name of the method; empty where published-only."""
+        return self.row.method
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """The method's options besides its variant."""
+        return self.row.options
+
+    @property
+    def variant(self) -> str:
+        """Whether the method follows the paper or the released code."""
+        return self.row.variant or self.protocol.variant
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One run each."""
+        return self.table.seeds
+
+    @property
+    def dataset(self) -> str:
+        """Name of the training data set, a key of `protocol.datasets`."""
+        return self.column.dataset
+
+    @property
+    def test(self) -> str:
+        """Name of the data set whose test part is scored."""
+        return self.column.test or self.column.dataset
+
+    @property
+    def unlabelled(self) -> tuple[str, ...]:
+        """Sources of unlabelled images: "rest" (left over by the split) and data set names; empty = none."""
+        return self.column.unlabelled if self.row.unlabelled is None else self.row.unlabelled
+
+    @property
+    def split_name(self) -> str:
+        """Key of `protocol.splits`."""
+        return self.row.split or self.column.split
+
+    @property
+    def split(self) -> Split:
+        """How the labelled images are drawn."""
+        return self.protocol.splits[self.split_name]
+
+    @property
+    def recipe_name(self) -> str:
+        """Key of `protocol.recipes`."""
+        return self.row.recipe or self.column.recipe
+
+    def recipe(self, preset: str) -> Recipe:
+        """The training recipe under `preset`. Raises ProtocolError for an unknown preset."""
+        return self.protocol.recipe(self.recipe_name, preset)
+
+    def data(self, name: str) -> Dataset:
+        """Reader and options of one of this cell's data sets."""
+        return self.protocol.datasets[name]
+
+    def published(self, metric: str) -> Published | None:
+        """The paper's number, None where there is none."""
+        return self.table.published.get((self.row.id, self.column.id, metric))
+
+
+def select(target: str) -> list[Cell]:
+    """The cells of `PAPER[/TABLE[/ROW[/COLUMN]]]`. Raises ProtocolError listing the valid names."""
+    name, _, selector = target.partition("/")
+    return cells(load_protocol(name), selector)
+
+
+def cells(protocol: Protocol, selector: str = "") -> list[Cell]:
+    """The cells of `[TABLE[/ROW[/COLUMN]]]` in the order of the file; an empty part or `*` means all.
+
+    Published-only cells are among them: the caller says so and goes on. Raises ProtocolError for an unknown name.
+    """
+    parts = selector.strip("/").split("/")
+    if len(parts) > 3:
+        raise ProtocolError(f"'{protocol.name}/{selector}' has too many parts; write PAPER/TABLE/ROW/COLUMN")
+    table_id, row_id, column_id = parts + ["*"] * (3 - len(parts))
+    return [
+        Cell(protocol, table, row, column)
+        for table in _choose(protocol.tables, table_id, "table", protocol.name)
+        for row in _choose(table.rows, row_id, "row", f"table {table.id} of {protocol.name}")
+        for column in _choose(table.columns, column_id, "column", f"table {table.id} of {protocol.name}")
+    ]
+
+
+class _Named(Structural):
+    @property
+    def id(self) -> str: ...
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def _choose(items: Sequence[N], name: str, kind: str, where: str) -> Sequence[N]:
+    if name in ("", "*"):
+        return items
+    chosen = [item for item in items if item.id == name]
+    if not chosen:
+        ids = [item.id for item in items]
+        guess = f" ({nearest(name, ids)})" if nearest(name, ids).startswith("did") else ""
+        raise ProtocolError(f"{where} has no {kind} '{name}'{guess}; it has: {', '.join(ids)}")
+    return chosen

@@ -1,0 +1,215 @@
+"""Reads a protocol folder: `protocol.toml` and one CSV file of published numbers per table.
+
+`extends = "<name>"` in a recipe or a table takes the keys it does not set itself from another one of the same file, one
+level deep.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ferbench.protocols.checks import build, nearest
+from ferbench.protocols.schema import (
+    PUBLISHED_ONLY,
+    REST,
+    SPLIT_KEYS,
+    Column,
+    Protocol,
+    ProtocolError,
+    Published,
+    Recipe,
+    Row,
+    Split,
+    Table,
+)
+
+FOLDER = Path(__file__).parent
+CSV_HEADER = ["row", "column", "metric", "mean", "std"]
+
+
+def protocol_names() -> tuple[str, ...]:
+    """Names of the protocols that come with the package, sorted."""
+    return tuple(sorted(path.parent.name for path in FOLDER.glob("*/protocol.toml")))
+
+
+def load_protocol(name_or_path: str | Path) -> Protocol:
+    """The protocol of this name, or the one in this folder (or `protocol.toml` file).
+
+    Raises ProtocolError: no such protocol, or the first thing that is wrong with its files.
+    """
+    path = _find(name_or_path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ProtocolError(f"{path}: cannot be read: {error}") from error
+    _extend_recipes(raw, path)
+    _extend_tables(raw, path)
+    protocol = build(Protocol, raw, str(path))
+    tables = tuple(replace(table, published=_published(table, path)) for table in protocol.tables)
+    protocol = replace(protocol, tables=tables, path=path, hash=_hash(path, tables))
+    _check(protocol)
+    return protocol
+
+
+def _find(name_or_path: str | Path) -> Path:
+    names = protocol_names()
+    if str(name_or_path) in names:
+        return FOLDER / str(name_or_path) / "protocol.toml"
+    path = Path(name_or_path)
+    path = path / "protocol.toml" if path.is_dir() else path
+    if not path.is_file():
+        raise ProtocolError(f"no protocol '{name_or_path}'; {nearest(str(name_or_path), names, 'protocols')}")
+    return path
+
+
+def _hash(path: Path, tables: tuple[Table, ...]) -> str:
+    """SHA-256 over the protocol file and its CSV files, names included, line ends as in the repository."""
+    digest = hashlib.sha256()
+    for part in [path, *(csv_path for table in tables if (csv_path := _csv_path(table, path)).is_file())]:
+        content = part.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{part.name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _extend_recipes(raw: dict[str, Any], path: Path) -> None:
+    recipes = raw.get("recipes", {})
+    if isinstance(recipes, dict):
+        raw["recipes"] = {name: _extend(recipe, recipes, f"{path}.recipes.{name}") for name, recipe in recipes.items()}
+
+
+def _extend_tables(raw: dict[str, Any], path: Path) -> None:
+    tables = raw.get("tables", [])
+    if isinstance(tables, list) and all(isinstance(table, dict) for table in tables):
+        by_id = {str(table.get("id")): table for table in tables}
+        raw["tables"] = [_extend(table, by_id, f"{path}.tables[{table.get('id')}]") for table in tables]
+
+
+def _extend(own: Any, others: Mapping[str, Any], where: str) -> Any:
+    if not isinstance(own, dict) or "extends" not in own:
+        return own
+    name = str(own["extends"])
+    if name not in others:
+        raise ProtocolError(f"{where}.extends: no '{name}' in this file; {nearest(name, others, 'names')}")
+    if "extends" in others[name]:
+        raise ProtocolError(f"{where}.extends: '{name}' extends another itself; only one level is allowed")
+    return {**others[name], **{key: value for key, value in own.items() if key != "extends"}}
+
+
+def _csv_path(table: Table, path: Path) -> Path:
+    return path.parent / (f"table{table.id}.csv" if table.kind == "table" else f"{table.id}.csv")
+
+
+def _published(table: Table, path: Path) -> dict[tuple[str, str, str], Published]:
+    csv_path = _csv_path(table, path)
+    if not csv_path.is_file():
+        return {}
+    numbers: dict[tuple[str, str, str], Published] = {}
+    with csv_path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        if next(lines, None) != CSV_HEADER:
+            raise ProtocolError(f"{csv_path}: the first line must be {','.join(CSV_HEADER)}")
+        for line in lines:
+            where = f"{csv_path}:{lines.line_num}"
+            key, number = _published_line(line, table, where)
+            if key in numbers:
+                raise ProtocolError(f"{where}: {'/'.join(key)} is given twice")
+            numbers[key] = number
+    return numbers
+
+
+def _published_line(line: list[str], table: Table, where: str) -> tuple[tuple[str, str, str], Published]:
+    if len(line) != len(CSV_HEADER):
+        raise ProtocolError(f"{where}: expected {len(CSV_HEADER)} values, got {len(line)}")
+    row, column, metric, mean, std = line
+    _known(row, [item.id for item in table.rows], f"{where}: row")
+    _known(column, [item.id for item in table.columns], f"{where}: column")
+    _known(metric, table.metrics, f"{where}: metric")
+    try:
+        return (row, column, metric), Published(float(mean), float(std) if std else None)
+    except ValueError as error:
+        raise ProtocolError(f"{where}: mean and std must be numbers, got '{mean}' and '{std}'") from error
+
+
+def _known(name: str, valid: Any, where: str) -> None:
+    if name not in valid:
+        raise ProtocolError(f"{where}: no '{name}'; {nearest(name, valid, 'names')}")
+
+
+def _check(protocol: Protocol) -> None:
+    """What one section may say of another: names that exist, presets that fit, a number or a reason in every cell."""
+    path = protocol.path
+    if not protocol.presets:
+        raise ProtocolError(f"{path}: presets: needs at least one, e.g. [presets.paper]")
+    for name, preset in protocol.presets.items():
+        for recipe in protocol.recipes.values():
+            build(Recipe, {**vars(recipe), **preset}, f"{path}.presets.{name}")
+    for name, split in protocol.splits.items():
+        _check_split(split, f"{path}.splits.{name}")
+    _unique([table.id for table in protocol.tables], f"{path}.tables")
+    for table in protocol.tables:
+        _check_table(protocol, table, f"{path}.tables[{table.id}]")
+
+
+def _check_split(split: Split, where: str) -> None:
+    wanted = SPLIT_KEYS[split.kind]
+    for key in {key for keys in SPLIT_KEYS.values() for key in keys}:
+        given = getattr(split, key) is not None
+        if given and key not in wanted:
+            raise ProtocolError(f"{where}: '{key}' does not belong to a {split.kind} split")
+        if not given and key in wanted:
+            raise ProtocolError(f"{where}: a {split.kind} split needs '{key}'")
+
+
+def _check_table(protocol: Protocol, table: Table, where: str) -> None:
+    _unique([row.id for row in table.rows], f"{where}.rows")
+    _unique([column.id for column in table.columns], f"{where}.columns")
+    if not table.metrics or not table.seeds:
+        raise ProtocolError(f"{where}: metrics and seeds may not be empty")
+    for row in table.rows:
+        if not row.method and PUBLISHED_ONLY not in (row.status, table.status):
+            raise ProtocolError(f"{where}.rows[{row.id}]: needs a method, or status = '{PUBLISHED_ONLY}'")
+        _check_names(protocol, row, f"{where}.rows[{row.id}]")
+    for column in table.columns:
+        if table.status != PUBLISHED_ONLY and not (column.dataset and column.split and column.recipe):
+            raise ProtocolError(f"{where}.columns[{column.id}]: needs dataset, split and recipe")
+        _check_names(protocol, column, f"{where}.columns[{column.id}]")
+        for key in ("dataset", "test"):
+            if getattr(column, key):
+                _known(getattr(column, key), protocol.datasets, f"{where}.columns[{column.id}].{key}")
+    for entry in table.absent:
+        _known(entry.row, ["*", *(row.id for row in table.rows)], f"{where}.absent.row")
+        _known(entry.column, ["*", *(column.id for column in table.columns)], f"{where}.absent.column")
+    _check_complete(table, where)
+
+
+def _check_names(protocol: Protocol, item: Row | Column, where: str) -> None:
+    if item.split:
+        _known(item.split, protocol.splits, f"{where}.split")
+    if item.recipe:
+        _known(item.recipe, protocol.recipes, f"{where}.recipe")
+    for name in item.unlabelled or ():
+        _known(name, [REST, *protocol.datasets], f"{where}.unlabelled")
+
+
+def _check_complete(table: Table, where: str) -> None:
+    for row in table.rows:
+        for column in table.columns:
+            excused = any(entry.covers(row.id, column.id) for entry in table.absent)
+            found = [(row.id, column.id, metric) in table.published for metric in table.metrics]
+            cell = f"{row.id}/{column.id}"
+            if not all(found) and not excused:
+                raise ProtocolError(f"{where}: {cell} has no published number; add it, or say why in `absent`")
+            if all(found) and excused:
+                raise ProtocolError(f"{where}: {cell} has published numbers and an `absent` entry")
+
+
+def _unique(ids: list[str], where: str) -> None:
+    for name in ids:
+        if ids.count(name) > 1:
+            raise ProtocolError(f"{where}: id '{name}' is used twice")
