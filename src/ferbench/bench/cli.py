@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -24,7 +25,7 @@ from ferbench.bench.data.splits import make_split, read_split, write_split
 from ferbench.bench.interrupt import Interrupted
 from ferbench.bench.leaderboard import collect, render, write_csv
 from ferbench.bench.progress import Bar
-from ferbench.bench.reproduce import Plan, claimed, execute, finished, make_plan
+from ferbench.bench.reproduce import WORKER, Plan, claimed, default_jobs, execute, finished, make_plan, run_workers
 from ferbench.bench.runs import Workspace, describe, make_run, method_settings
 from ferbench.bench.train import TrainingError, train
 from ferbench.methods import MethodError, Variant
@@ -133,6 +134,7 @@ def reproduce(
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; default: the table's.")] = None,
     column: Annotated[str | None, typer.Option(help="Only this column of the tables.")] = None,
     variant: VariantName = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core, at most 4.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
     results: Results = Path("results"),
     root: Roots = None,
@@ -150,13 +152,22 @@ def reproduce(
             raise ProtocolError(f"{target} has no column '{column}'; it has: {', '.join(names)}")
     chosen = preset or cells[0].protocol.default_preset
     plan = make_plan(cells, chosen, seeds, workspace, _variant(variant))
+    if WORKER in os.environ:
+        execute(plan, workspace, console)
+        return
     _print_left_out(plan)
     if dry_run:
         _print_plan(plan, workspace)
         return
     if not plan.runs:
         raise DataError(f"{target}: nothing can be run; the lines above say why")
-    execute(plan, workspace, console, lambda cell, seed: f"{cell.id} seed {seed}")
+    missing = len({workspace.folder(run) for _, _, run in plan.runs if not finished(workspace.folder(run))})
+    processes = jobs or default_jobs(missing)
+    if processes > 1 and missing > 1:
+        console.print(f"{missing} runs in {processes} processes", highlight=False)
+        run_workers(sys.argv[1:], processes)
+    else:
+        execute(plan, workspace, console)
     board = collect(results)
     write_csv(board.lines, results / "leaderboard.csv")
     for table in {id(cell.table): cell for cell in cells}.values():
@@ -283,3 +294,7 @@ def _print_plan(plan: Plan, workspace: Workspace) -> None:
 def _print_ignored(ignored: Any) -> None:
     for run in ignored:
         console.print(f"not counted: {run.run_id}: {run.reason}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,22 +1,30 @@
 """From a protocol's cells to finished runs: what is done is skipped, what was interrupted continues.
 
-Two `reproduce` commands may work on one results folder at the same time: each run is locked by the one that does it.
+Each run is locked by the process that does it, so several may work on one results folder: `--jobs` starts such
+processes, and a second command, or another machine on a shared folder, may join in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 
 from ferbench.bench import records
 from ferbench.bench.backbones import WeightsError
 from ferbench.bench.data.faceset import DataError
+from ferbench.bench.interrupt import Interrupted, StopRequest
 from ferbench.bench.leaderboard import implemented
-from ferbench.bench.progress import Bar
+from ferbench.bench.progress import Bar, Silent
 from ferbench.bench.runs import Workspace, resolve_cell
 from ferbench.bench.train import Run, train
 from ferbench.methods import Variant
@@ -24,8 +32,11 @@ from ferbench.protocols import Cell
 
 try:
     import fcntl
-except ImportError:  # Windows: no locks, so one command at a time
+except ImportError:  # Windows: no locks, so one process at a time
     fcntl = None  # type: ignore[assignment]
+
+WORKER = "FERBENCH_WORKER"  # set in the environment of the processes that --jobs starts
+MOST_JOBS = 4  # each takes about 1 GB
 
 
 @dataclass
@@ -60,6 +71,7 @@ def make_plan(
                 plan.runs += [(cell, seed, resolve_cell(cell, preset, seed, workspace, variant)) for seed in seeds]
             except (DataError, WeightsError) as error:
                 plan.left_out.append((cell, str(error)))
+    plan.runs.sort(key=lambda item: item[1])  # every cell's first seed before any second one
     return plan
 
 
@@ -67,18 +79,59 @@ def finished(folder: Path) -> bool:
     return (folder / "record.json").exists()
 
 
-def execute(plan: Plan, workspace: Workspace, console: Console, title: Callable[[Cell, int], str]) -> int:
-    """Run what is not finished, each cell's first seed before any second one; returns how many runs were done now."""
-    done = 0
-    for cell, seed, run in sorted(plan.runs, key=lambda item: item[1]):
+def execute(plan: Plan, workspace: Workspace, console: Console) -> None:
+    """Run what is not finished and nobody else is at."""
+    for cell, seed, run in plan.runs:
         folder = workspace.folder(run)
+        if finished(folder):
+            continue
         with claimed(folder) as free:
-            if not free or finished(folder):
-                continue
-            with Bar(console, title(cell, seed)) as bar:
-                train(run, folder, reporter=bar)
-            done += 1
-    return done
+            if free and not finished(folder):
+                title = f"{cell.id} seed {seed}"
+                record = (
+                    _train_quietly(run, folder) if WORKER in os.environ else _train_shown(run, folder, console, title)
+                )
+                scored = record["metrics"]["last"]
+                took = f"{record['seconds']:.0f} s"
+                line = f"{title}: overall {scored['overall']:.2f} mean {scored['mean']:.2f} ({took})"
+                console.print(line, highlight=False, soft_wrap=True)
+
+
+def _train_shown(run: Run, folder: Path, console: Console, title: str) -> dict[str, Any]:
+    with Bar(console, title) as bar:
+        return train(run, folder, reporter=bar)
+
+
+def _train_quietly(run: Run, folder: Path) -> dict[str, Any]:
+    return train(run, folder, reporter=Silent())
+
+
+def default_jobs(runs: int) -> int:
+    """One process on a GPU; on the CPU one per core, up to four."""
+    if torch.cuda.is_available() or fcntl is None:
+        return 1
+    return max(1, min(runs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MOST_JOBS))
+
+
+def run_workers(arguments: Sequence[str], jobs: int) -> None:
+    """`jobs` processes of this same command share its runs, one CPU thread each. Raises Interrupted or RunError."""
+    environment = {**os.environ, WORKER: "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ferbench.bench.cli", *arguments]
+    with StopRequest() as stop:
+        # Sessions of their own: Ctrl-C reaches them through us, once.
+        workers = [subprocess.Popen(command, env=environment, start_new_session=True) for _ in range(jobs)]
+        passed_on = False
+        while any(worker.poll() is None for worker in workers):
+            if stop.requested and not passed_on:
+                passed_on = True
+                for worker in workers:
+                    worker.send_signal(stop.signal)
+            time.sleep(0.1)
+    if stop.requested:
+        raise Interrupted(stop.signal, "stopped; all state is saved; run it again to continue")
+    failed = [worker.returncode for worker in workers if worker.returncode]
+    if failed:
+        raise records.RunError(f"{len(failed)} of {jobs} processes failed (the lines above say why); run it again")
 
 
 @contextmanager
@@ -97,4 +150,3 @@ def claimed(folder: Path) -> Iterator[bool]:
             yield False
             return
         yield True
-    (folder / ".lock").unlink(missing_ok=True)

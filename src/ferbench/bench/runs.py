@@ -70,7 +70,7 @@ def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None)
     A run serves every cell with its settings, whichever table it was made for. Raises MethodError or DataError.
     """
     others = [name for name in cell.unlabelled if name != REST]
-    parameters = {key: value for key, value in cell.split.options.items() if value not in (None, {})}
+    parameters = {key: value for key, value in cell.split.options.items() if value}
     return method_settings(cell.method, cell.options, variant or cast(Variant, cell.variant), cell.recipe(preset)) | {
         "dataset": _described(cell, cell.dataset),
         "test": _described(cell, cell.test),

@@ -287,6 +287,8 @@ def finish(run: Run, state: State, batches: Batches, test_store: ImageStore, fol
     evaluated = state.average.method if state.average and run.recipe.evaluate == "ema" else state.method
     final = scores(evaluated, test_store, run.test_faces.test, batches.recipe)
     labels = run.test_faces.labels[run.test_faces.test]
+    # once more: a run killed between its last checkpoint and this file comes here without another epoch
+    records.write_lines(folder / "metrics.jsonl", state.history)
     records.write_predictions(folder / "predictions.npz", final, labels=labels, index=run.test_faces.test)
     record = {
         "status": "finished",

@@ -18,9 +18,9 @@ Where the released code differs from the paper (`variant="released"` sets all of
 4. Centre loss (`center_scale`): half the squared distance against the squared distance.
 5. Feature of the centre loss and of H (`center_feature`): the encoder's against the one after dropout.
 6. ETF term (`etf`): Eq. 8 against a Frobenius norm whose minimum is K / (K - 1), with the same minimiser.
-7. Optimiser of H (`center_grad_scale`, `center_lr`): one end-to-end loss against an Adam of its own with learning rate
-   1e-4 whose gradients are divided by lambda_center. A parameter group of one Adam is the same arithmetic as a second
-   Adam, since Adam keeps its statistics per element.
+7. Optimiser of H (`center_grad_scale`): one end-to-end loss against an Adam of its own, at the encoder's learning rate
+   of 1e-4, whose gradients are divided by lambda_center. A parameter group of one Adam is the same arithmetic as a
+   second Adam, since Adam keeps its statistics per element; under Adam the division only makes its epsilon negligible.
 8. Test (`average_centers`): centres of the evaluated (averaged) model against the student's current centres.
 9. Learning-rate schedule, averaging of the model and the decay applied with it belong to the recipe of a protocol.
 Not stated by the paper and taken from the code: centres start from N(0, 1); confident features in the centre loss are
@@ -88,7 +88,6 @@ class ReMoP(Method):
         "center_scale": 2.0,
         "center_feature": "features",
         "center_grad_scale": 1e4,
-        "center_lr": 1e-4,
         "average_centers": False,
     }
     paper = "Li et al., IJCAI 2025"
@@ -140,11 +139,12 @@ class ReMoP(Method):
         return center, etf
 
     def similarity(self, prediction: Prediction) -> Tensor:
-        """p_s [B, K]: cosine of feature and centre (Eq. 5), or their dot product (released). No gradient."""
+        """p_s [B, K] in float32: cosine of feature and centre (Eq. 5), or their dot product (released). No gradient."""
         features, centers = self._feature(prediction).detach().float(), self.centers.detach()
         if self.options.mix == "paper":
             features, centers = F.normalize(features, dim=1), F.normalize(centers, dim=1)
-        return features @ centers.T
+        with torch.autocast(features.device.type, enabled=False):  # else the product is in half precision
+            return features @ centers.T
 
     def mixture(self, prediction: Prediction) -> Tensor:
         """p_m [B, K] of Eq. 6, or the released softmax of mixed logits."""
