@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress as RichProgress
 from rich.table import Table as RichTable
 
-from ferbench.bench import listing, records
+from ferbench.bench import listing, processes, records
 from ferbench.bench.backbones import WeightsError
 from ferbench.bench.data.cache import cache_root
 from ferbench.bench.data.faceset import DataError
@@ -23,13 +23,13 @@ from ferbench.bench.data.options import Value
 from ferbench.bench.data.readers import prepare_dataset
 from ferbench.bench.data.splits import make_split, read_split, write_split
 from ferbench.bench.interrupt import Interrupted
-from ferbench.bench.leaderboard import collect, render, write_csv
+from ferbench.bench.leaderboard import SELECTIONS, collect, render, write_csv
 from ferbench.bench.progress import Bar
 from ferbench.bench.reproduce import WORKER, Plan, claimed, default_jobs, execute, finished, make_plan, run_workers
 from ferbench.bench.runs import Workspace, describe, make_run, method_settings
 from ferbench.bench.train import TrainingError, train
 from ferbench.methods import MethodError, Variant
-from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol, select
+from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol, protocol_names, select
 from ferbench.protocols.checks import build as build_checked
 
 USER_ERRORS = (DataError, MethodError, ProtocolError, WeightsError, records.RunError, TrainingError)
@@ -119,9 +119,12 @@ def train_command(
         if not free:
             raise records.RunError(f"{folder}: another process is working on this run")
         if not finished(folder):
+            if processes.rank() == 0:
+                write_split(drawn, faces, folder / "split.json")
             with Bar(console, folder.name) as bar:
                 train(run, folder, reporter=bar)
-            write_split(drawn, faces, folder / "split.json")
+    if processes.rank() > 0:
+        return
     record = records.read_json(folder / "record.json")
     console.print(json.dumps(record["metrics"]["last"]), highlight=False, soft_wrap=True)
     console.print(f"record: {folder / 'record.json'}", highlight=False, soft_wrap=True)
@@ -180,35 +183,38 @@ def reproduce(
 
 @app.command()
 def leaderboard(
-    csv: Annotated[Path | None, typer.Option(help="Where to write; default: leaderboard.csv in the results.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Default: leaderboard.csv in the results, all papers.")] = None,
     paper: Annotated[str | None, typer.Option(help="Only this protocol.")] = None,
     selection: Annotated[str, typer.Option(help="last, best-on-val, best-on-test or all.")] = "last",
     results: Results = Path("results"),
 ) -> None:
     """Published beside measured, from the records in the results folder."""
-    protocols = [load_protocol(paper)] if paper else None
-    board = collect(results, protocols)
-    write_csv(board.lines, csv or results / "leaderboard.csv")
-    shown = ("last", "best-on-val", "best-on-test") if selection == "all" else (selection,)
+    if selection not in (*SELECTIONS, "all"):
+        raise ProtocolError(f"unknown selection '{selection}'; valid: {', '.join(SELECTIONS)}, all")
+    known = [load_protocol(name) for name in ([paper] if paper else protocol_names())]
+    board = collect(results, known)
+    written = collect(results) if paper and not csv else board  # the folder's own table always holds all papers
+    write_csv(written.lines, csv or results / "leaderboard.csv")
+    shown = SELECTIONS if selection == "all" else (selection,)
     measured = {(line.paper, line.table) for line in board.lines if line.run_ids}
-    for name in dict.fromkeys(paper for paper, _ in measured):
-        protocol = load_protocol(name)
+    for protocol in known:
         for table in protocol.tables:
-            if (name, table.id) in measured:
+            if (protocol.name, table.id) in measured:
                 console.print(render(protocol, table, board.lines, shown))
     _print_ignored(board.ignored)
     console.print(f"wrote {csv or results / 'leaderboard.csv'}", highlight=False)
 
 
 def main() -> None:
-    """Entry point of the console command."""
+    """Entry point of the console command, also under torchrun: there the first process alone speaks."""
     try:
-        code = app(standalone_mode=False)
+        with processes.process_group() as rank:
+            if rank > 0:
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+            code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        _fail("stopped before anything was running", 130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _fail("stopped before a run had begun", 130)
     except click.ClickException as error:
         _fail(f"{error.format_message()} (see ferbench --help)", 2)
     except Interrupted as error:
@@ -220,7 +226,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"ferbench: {' '.join(message.split())}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"ferbench: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -294,6 +301,10 @@ def _print_plan(plan: Plan, workspace: Workspace) -> None:
 def _print_ignored(ignored: Any) -> None:
     for run in ignored:
         console.print(f"not counted: {run.run_id}: {run.reason}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ferbench.bench import records
+from ferbench.bench import processes, records
 from ferbench.bench.backbones import WeightsError
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.interrupt import Interrupted, StopRequest
@@ -136,7 +136,13 @@ def run_workers(arguments: Sequence[str], jobs: int) -> None:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
-    """Hold the run's lock; False when another process holds it. The system frees it when a process dies."""
+    """Hold the run's lock; False when another command holds it. The system frees it when a process dies.
+
+    Of the processes of one torchrun the first holds it for all.
+    """
+    if processes.rank() > 0:
+        yield processes.agreed(False)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")

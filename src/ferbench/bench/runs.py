@@ -82,12 +82,16 @@ def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None)
 
 
 def method_settings(method: str, options: Mapping[str, object], variant: Variant, recipe: Recipe) -> records.Spec:
-    """Method, variant, complete options and recipe as plain types. Raises MethodError."""
+    """Method, variant, complete options and recipe as plain types. Raises MethodError.
+
+    Where the released code changes none of the options there is one variant, "paper": no run is done twice.
+    """
     given = dict(options)
     if recipe.joint and "joint" in option_values(method, variant, options):
         given.setdefault("joint", True)
-    values = option_values(method, variant, given)
-    return {"method": method, "variant": variant, "options": values, "recipe": asdict(recipe)}
+    values, of_paper = option_values(method, variant, given), option_values(method, "paper", given)
+    named = "paper" if values == of_paper else variant
+    return {"method": method, "variant": named, "options": values, "recipe": asdict(recipe)}
 
 
 def make_run(

@@ -54,7 +54,7 @@ from ferbench.methods.base import (
     StepResult,
     Unlabelled,
 )
-from ferbench.methods.reduce import Reduction, kept_count
+from ferbench.methods.reduce import Reduction, kept_count, processes
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,9 @@ class ReMoP(Method):
         center, etf = center_etf_loss(
             self._feature(prediction), labels, self.centers, mask=mask, etf=self.options.etf, reduction="sum"
         )
-        if self.options.reduction == "mean":
-            center = center / (len(labels) if mask is None else kept_count(mask))
-        return center, etf
+        if self.options.reduction == "sum":
+            return center * processes(), etf
+        return center / (len(labels) if mask is None else kept_count(mask)), etf
 
     def similarity(self, prediction: Prediction) -> Tensor:
         """p_s [B, K] in float32: cosine of feature and centre (Eq. 5), or their dot product (released). No gradient."""

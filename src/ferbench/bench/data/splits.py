@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,18 @@ from numpy.typing import NDArray
 from ferbench.bench.data.faceset import DataError, FaceSet
 
 Indices = NDArray[np.int64]
+Parameters = Mapping[str, float | int | Mapping[str, int]]
 PARTS = ("labelled", "unlabelled", "validation", "test")
+
+RECIPES = {"long_tailed": ("n1", "gamma"), "balanced": ("per_class",), "fraction": ("fraction",), "full": ()}
+OPTIONAL = {"balanced": ("exceptions", "validation")}  # any other recipe: validation alone
+RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "n1": (lambda value: value >= 1 and float(value).is_integer(), "a whole number from 1"),
+    "gamma": (lambda value: value >= 1, "at least 1"),
+    "per_class": (lambda value: value >= 1 and float(value).is_integer(), "a whole number from 1"),
+    "fraction": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "validation": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Split:
     validation: Indices
     test: Indices
     recipe: str
-    parameters: Mapping[str, float | int]
+    parameters: Parameters
     seed: int
     dataset: str
     dataset_fingerprint: str
@@ -51,20 +62,44 @@ def long_tailed_counts(sizes: Mapping[str, int], n1: int, gamma: float) -> dict[
     return {name: int(n1 * float(gamma) ** (-rank / last) + 1e-9) for rank, name in enumerate(order)}
 
 
-def requested_counts(recipe: str, parameters: Mapping[str, float | int], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Labelled images per class for a recipe: long_tailed (n1, gamma), balanced (per_class), fraction, full."""
+def requested_counts(recipe: str, parameters: Parameters, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Labelled images per class for a recipe: long_tailed (n1, gamma), balanced (per_class), fraction, full.
+
+    `exceptions` of a balanced split gives some classes another count (Ada-CM has fewer labels for fear). A fraction is
+    rounded half to even, at least one. Raises DataError for a recipe, parameter or value that is none.
+    """
+    exceptions = _check_parameters(recipe, parameters, sizes)
+    numbers = {name: value for name, value in parameters.items() if not isinstance(value, Mapping)}
     if recipe == "long_tailed":
-        return long_tailed_counts(sizes, int(parameters["n1"]), float(parameters["gamma"]))
+        return long_tailed_counts(sizes, int(numbers["n1"]), float(numbers["gamma"]))
     if recipe == "balanced":
-        return {name: int(parameters["per_class"]) for name in sizes}
+        return {name: exceptions.get(name, int(numbers["per_class"])) for name in sizes}
     if recipe == "fraction":
-        return {name: max(1, round(float(parameters["fraction"]) * size)) for name, size in sizes.items()}
-    if recipe == "full":
-        return dict(sizes)
-    raise DataError(f"unknown split recipe '{recipe}'; valid: long_tailed, balanced, fraction, full")
+        return {name: max(1, round(float(numbers["fraction"]) * size)) for name, size in sizes.items()}
+    return dict(sizes)
 
 
-def make_split(faces: FaceSet, recipe: str, parameters: Mapping[str, float | int], seed: int) -> Split:
+def _check_parameters(recipe: str, parameters: Parameters, sizes: Mapping[str, int]) -> Mapping[str, int]:
+    """The checked exceptions of a balanced split; DataError for anything that does not belong."""
+    if recipe not in RECIPES:
+        raise DataError(f"unknown split recipe '{recipe}'; valid: {', '.join(RECIPES)}, or a split file")
+    needed, allowed = RECIPES[recipe], (*RECIPES[recipe], *OPTIONAL.get(recipe, ("validation",)))
+    wrong = [f"needs '{name}'" for name in needed if name not in parameters]
+    wrong += [f"does not take '{name}' (takes {', '.join(allowed)})" for name in parameters if name not in allowed]
+    for name, value in parameters.items():
+        if name in RANGES and (isinstance(value, Mapping) or not RANGES[name][0](value)):
+            wrong.append(f"{name} must be {RANGES[name][1]}, not {value}")
+    exceptions = parameters.get("exceptions", {})
+    if not isinstance(exceptions, Mapping):
+        wrong.append(f"exceptions must give counts by class, not {exceptions}")
+        exceptions = {}
+    wrong += [f"excepts '{name}', which is no class ({', '.join(sizes)})" for name in exceptions if name not in sizes]
+    if wrong:
+        raise DataError(f"split {recipe}: {'; '.join(wrong)}")
+    return exceptions
+
+
+def make_split(faces: FaceSet, recipe: str, parameters: Parameters, seed: int) -> Split:
     """Draw the labelled set, hold `validation` (a fraction of it, per class) out, leave the rest unlabelled.
 
     Raises DataError with the list of classes when a class has too few images, or gets none.
@@ -80,7 +115,9 @@ def make_split(faces: FaceSet, recipe: str, parameters: Mapping[str, float | int
     empty = [name for name in faces.classes if requested[name] < 1]
     if empty:
         raise DataError(f"{faces.name}: split {recipe} {dict(parameters)} leaves no label for {', '.join(empty)}")
-    labelled, validation = _draw(faces, requested, float(parameters.get("validation", 0.0)), seed)
+    held_out = parameters.get("validation", 0.0)
+    assert not isinstance(held_out, Mapping)
+    labelled, validation = _draw(faces, requested, held_out, seed)
     unlabelled = np.setdiff1d(faces.train, np.concatenate([labelled, validation]))
     return _checked(
         faces, recipe, parameters, seed, requested, sizes,
@@ -103,7 +140,7 @@ def _draw(faces: FaceSet, requested: Mapping[str, int], held_out: float, seed: i
 def _checked(
     faces: FaceSet,
     recipe: str,
-    parameters: Mapping[str, float | int],
+    parameters: Parameters,
     seed: int,
     requested: Mapping[str, int],
     available: Mapping[str, int],
@@ -152,9 +189,10 @@ def read_split(path: Path, faces: FaceSet) -> Split:
     """Read a split file against the data set it was made from; raises DataError where they do not fit."""
     try:
         document = json.loads(path.read_text())
-        lists = {part: document[part] for part in PARTS}
-        recipe, parameters, seed = document["recipe"], document["parameters"], int(document["seed"])
-        requested, available, expected = document["requested"], document["available"], document["fingerprint"]
+        lists = {part: [str(name) for name in document[part]] for part in PARTS}
+        recipe, parameters, seed = document["recipe"], dict(document["parameters"]), int(document["seed"])
+        requested, available = dict(document["requested"]), dict(document["available"])
+        expected, dataset = document["fingerprint"], document["dataset_fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a readable split file ({error!r}); write it again") from error
     position = {name: index for index, name in enumerate(faces.ids)}
@@ -165,4 +203,6 @@ def read_split(path: Path, faces: FaceSet) -> Split:
     split = _checked(faces, recipe, parameters, seed, requested, available, parts)
     if split.fingerprint != expected:
         raise DataError(f"{path}: its labels or lists differ from when it was written (another label rule?)")
+    if dataset != faces.fingerprint:
+        raise DataError(f"{path}: was drawn from another copy of {faces.name}, or under other options; draw it again")
     return split

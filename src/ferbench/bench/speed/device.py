@@ -1,0 +1,216 @@
+"""Check every kernel against its reference on this machine's device, then time it beside the alternatives.
+
+    python -m ferbench.bench.speed.device                        all ops and sizes on the GPU, under 8 minutes
+    python -m ferbench.bench.speed.device --op ema_update        one op
+    python -m ferbench.bench.speed.device --device cpu --quick   the same code on a CPU: references only, seconds
+
+No speed without a green check: an op that misses its reference is reported and not timed. Variants run interleaved, a
+replay of a CUDA graph each, over copies of the inputs that together exceed the cache. "eager" is the best plain-torch
+form with our algebra, "compiled" is torch.compile of it. Memory is the peak of one step over its inputs. What does not
+fit in memory is kept as a row that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ferbench.bench.speed.case import Case, Forward, Inputs, copied, label
+from ferbench.bench.speed.center_etf import CenterEtf
+from ferbench.bench.speed.ema import Ema
+from ferbench.bench.speed.pseudo_label import PseudoLabel
+from ferbench.bench.speed.record import SpeedRow, append, measured
+
+CASES: list[type[Case]] = [CenterEtf, PseudoLabel, Ema]
+
+CACHE_BYTES = 128 << 20
+"""Inputs are rotated through at least this much memory: twice the L2 cache of an H200."""
+MOST_COPIES = 64
+
+Step = Callable[[], object]
+
+
+def error_over_torch(case: Case, inputs: Inputs) -> float:
+    """How far ours is from float64, beyond what plain torch is, relative to the truth; labels and gates must agree."""
+    ours, plain, truth = (
+        case.step(forward, copied(inputs, dtype))
+        for forward, dtype in ((case.ours, None), (case.eager, None), (case.eager, torch.float64))
+    )
+    worst = 0.0
+    for a, b, c in zip(ours, plain, truth, strict=True):
+        if not a.is_floating_point():
+            worst = max(worst, float((a != b).double().mean()) - 1e-4)
+            continue
+        if not bool(a.isfinite().all()):
+            return float("inf")
+        scale = max(float(c.abs().max()), 1e-30)
+        worst = max(worst, (float((a - c).abs().max()) - float((b - c).abs().max())) / scale)
+    return worst
+
+
+def variants(case: Case, on_gpu: bool) -> dict[str, Forward]:
+    """The forms to time; on a CPU the op is its reference, so that there is no kernel to time."""
+    forms: dict[str, Forward] = {"triton": case.ours} if on_gpu else {}
+    return forms | {"eager": case.eager, "compiled": torch.compile(case.eager, dynamic=False)} | case.others()
+
+
+def rotating(case: Case, forward: Forward, copies: list[Inputs]) -> Step:
+    """One step on each copy of the inputs, as a replay of one CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for inputs in copies:  # every copy: tables of addresses are built on the first call
+            case.step(forward, inputs)
+        for _ in range(2):
+            case.step(forward, copies[0])
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for inputs in copies:
+            case.step(forward, inputs)
+    return graph.replay
+
+
+def gpu_time(step: Step) -> float:
+    """Milliseconds that the device takes for one call."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    step()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
+
+
+def wall_time(step: Step) -> float:
+    """Milliseconds until one call returns and the device is done."""
+    begin = time.perf_counter()
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - begin)
+
+
+def peak_memory(step: Step) -> float:
+    """MiB that one call allocates at its peak beyond what is there before."""
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def unless_out_of_memory(prepare: Callable[[], Any]) -> Any:
+    """What `prepare` returns, or None where the device has too little memory for it."""
+    try:
+        return prepare()
+    except torch.OutOfMemoryError:
+        pass
+    gc.collect()
+    torch.cuda.empty_cache()
+    return None
+
+
+def interleaved(
+    steps: dict[str, Step], clock: Callable[[Step], float], seconds: float, most: int
+) -> dict[str, list[float]]:
+    """Repeated times of every step, taken in turn, until the time or the number of rounds is used up."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    end = time.perf_counter() + seconds
+    while (
+        steps and len(times[next(iter(steps))]) < most and (not times[next(iter(steps))] or time.perf_counter() < end)
+    ):
+        for name, step in steps.items():
+            times[name].append(clock(step))
+    return times
+
+
+def bytes_of(value: Any) -> int:
+    """Bytes of all the tensors in an input."""
+    if isinstance(value, (list, tuple)):
+        return sum(bytes_of(item) for item in value)
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+
+
+def run_size(case: Case, size: dict[str, int], device: torch.device, seconds: float, command: str) -> list[SpeedRow]:
+    """Time every variant of one op at one size: per step in a graph, per step with its launches, and peak memory."""
+    on_gpu = device.type == "cuda"
+    row = partial(measured, case.op, benchmark=type(case), command=command)
+    rows: list[SpeedRow] = []
+    inputs = case.inputs(size, device)
+    copies = [inputs]
+    if on_gpu:
+        count = min(MOST_COPIES, max(1, CACHE_BYTES // max(1, bytes_of(inputs))))
+        copies += [copied(inputs) for _ in range(count - 1)]
+    direct: dict[str, Step] = {}
+    graphs: dict[str, Step] = {}
+    for name, forward in variants(case, on_gpu).items():
+        step = partial(case.step, forward, inputs)
+        ready = unless_out_of_memory(lambda step=step: (step(), peak_memory(step) if on_gpu else 0.0))  # type: ignore[misc]
+        if ready is None:
+            rows.append(row(name, label(size), "ms", []))
+            continue
+        direct[name] = step
+        if on_gpu:
+            rows.append(row(name, label(size), "MiB", [ready[1]]))
+            graph = unless_out_of_memory(lambda forward=forward: rotating(case, forward, copies))  # type: ignore[misc]
+            if graph is None:
+                rows.append(row(name, f"{label(size)} graph", "ms", []))
+            else:
+                graphs[name] = graph
+    for name, times in interleaved(graphs, gpu_time, seconds / 2, 200).items():
+        rows.append(row(name, f"{label(size)} graph", "ms", [t / len(copies) for t in times]))
+    for name, times in interleaved(direct, wall_time, seconds / 2, 200).items():
+        rows.append(row(name, label(size), "ms", times))
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the cases; the exit code is the number of ops that missed their reference."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ferbench.bench.speed.device", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--quick", action="store_true", help="only the smallest size of each op")
+    parser.add_argument("--op", choices=[case.op for case in CASES], help="only this op")
+    parser.add_argument("--seconds", type=float, default=10.0, help="time to measure one op at one size")
+    parser.add_argument("--csv", type=Path, default=Path("results/speed.csv"), help="where rows are added")
+    options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no GPU here, so no GPU number exists; --device cpu times the references")
+    if options.device == "cpu":
+        print("On a CPU the references run: these are CPU times, and no GPU number exists.")
+    device, failures = torch.device(options.device), 0
+    command = " ".join(["python -m ferbench.bench.speed.device", *(sys.argv[1:] if arguments is None else arguments)])
+    for case in (kind() for kind in CASES if options.op in (None, kind.op)):
+        torch.manual_seed(0)
+        names = ["quick"] if options.quick else [name for name in case.sizes if name != "quick"]
+        checked = [case.sizes[name] for name in names if name not in ("squared", "large")] or [case.sizes["quick"]]
+        worst = max(error_over_torch(case, case.inputs(size, device)) for size in checked)
+        print(f"{case.op}: error beyond plain torch {max(worst, 0.0):.2g}, allowed {case.inexact:.2g}")
+        if worst > case.inexact:
+            failures += 1
+            print(f"{case.op}: not timed, as it misses its reference")
+            continue
+        for name in names:
+            rows = run_size(case, case.sizes[name], device, options.seconds, command)
+            append(rows, options.csv)
+            for row in rows:
+                print(f"  {row.case:28} {row.variant:12} {row.median} {row.unit}")
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

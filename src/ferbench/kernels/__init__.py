@@ -1,0 +1,24 @@
+"""Triton ops for semi- and weakly-supervised expression recognition, each beside its plain-torch reference.
+
+Every op takes `impl="auto" | "triton" | "reference"`: "auto" runs Triton on CUDA tensors and the reference elsewhere.
+Shapes are static and nothing waits for the device, so a training step can be captured in one CUDA graph.
+"""
+
+from ferbench.kernels.ambiguous.op import ambiguous_loss
+from ferbench.kernels.center_etf.op import center_etf_loss
+from ferbench.kernels.dispatch import Impl
+from ferbench.kernels.ema.op import ema_update
+from ferbench.kernels.gate.op import mix_experts, topk_gate
+from ferbench.kernels.info_nce.op import info_nce
+from ferbench.kernels.pseudo_label.op import pseudo_label
+
+__all__ = [
+    "Impl",
+    "ambiguous_loss",
+    "center_etf_loss",
+    "ema_update",
+    "info_nce",
+    "mix_experts",
+    "pseudo_label",
+    "topk_gate",
+]

@@ -1,0 +1,1 @@
+"""Weak, strong and plain views of face images: RandAugment, Cutout, resize, crop, flip and normalise."""

@@ -1,0 +1,1 @@
+"""Centre loss and simplex-ETF regulariser of the class centres (ReMoP)."""

@@ -1,0 +1,1 @@
+"""Top-k gating and the weighted sum of experts (LEAF Eqs. 2-3)."""

@@ -1,0 +1,1 @@
+"""Pseudo-labels from a mixture of predictions, gated by confidence (ReMoP, FixMatch)."""

@@ -1,0 +1,18 @@
+"""The plain-torch truth of every op, under the op's own name: written for reading, float64-capable, differentiable."""
+
+from ferbench.kernels.ambiguous.reference import ambiguous_loss
+from ferbench.kernels.center_etf.reference import center_etf_loss
+from ferbench.kernels.ema.reference import ema_update
+from ferbench.kernels.gate.reference import mix_experts, topk_gate
+from ferbench.kernels.info_nce.reference import info_nce
+from ferbench.kernels.pseudo_label.reference import pseudo_label
+
+__all__ = [
+    "ambiguous_loss",
+    "center_etf_loss",
+    "ema_update",
+    "info_nce",
+    "mix_experts",
+    "pseudo_label",
+    "topk_gate",
+]

@@ -1,0 +1,91 @@
+"""What several tests share: tiny face sets, and runs small enough to be repeated a dozen times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ferbench.bench.data.faceset import PARTS, FaceSet
+from ferbench.bench.data.fingerprint import faceset_fingerprint
+from ferbench.bench.data.splits import make_split
+from ferbench.bench.runs import Workspace, make_run, method_settings
+from ferbench.bench.train import Run
+from ferbench.protocols import REST, Recipe
+
+MakeFaces = Callable[..., FaceSet]
+MakeRun = Callable[..., Run]
+
+TRAIN = {"joy": 24, "calm": 18, "anger": 12}
+TEST = {"joy": 9, "calm": 6, "anger": 5}
+TINY = Recipe(
+    backbone="resnet_small", batch_size=4, epochs=3, steps_per_epoch=5, lr=1e-3, mu=2, input_size=16, crop_padding=2,
+    randaugment_ops=2, schedule="cosine", ema=0.9, ema_buffers="ema", shrink=0.02, evaluate="ema", dropout=0.5,
+)  # fmt: skip
+
+
+def _make_faces(
+    train: Mapping[str, int] = TRAIN,
+    test: Mapping[str, int] = TEST,
+    *,
+    size: int = 16,
+    order: Sequence[int] | None = None,
+    name: str = "tiny",
+) -> FaceSet:
+    """A face set of grey squares whose brightness tells the class; `order` lists the same images in another order."""
+    names = list(train)
+    labels = np.array([k for counts in (train, test) for k, cls in enumerate(names) for _ in range(counts.get(cls, 0))])
+    total, held = sum(train.values()), sum(test.values())
+    parts = np.repeat([PARTS.index("train"), PARTS.index("test")], [total, held]).astype(np.int8)
+    ids = np.array([f"{PARTS[part]}/{number:04d}.png" for number, part in enumerate(parts)])
+    rng = np.random.default_rng(7)
+    light = 40 + 150 * labels[:, None, None, None] / max(len(names) - 1, 1)
+    images = (light + rng.integers(0, 60, (total + held, size, size, 1))).astype(np.uint8)
+    if order is not None:
+        images, labels, parts, ids = (values[list(order)] for values in (images, labels, parts, ids))
+    labels = labels.astype(np.int64)
+    chosen = [np.flatnonzero(parts == PARTS.index(part)).astype(np.int64) for part in ("train", "test")]
+    options = {"size": size}
+    digest = faceset_fingerprint(options, ids, labels, parts, *chosen)
+    return FaceSet(name, tuple(names), images, labels, parts, ids, chosen[0], chosen[1], options, digest)
+
+
+@pytest.fixture(scope="session")
+def make_faces() -> MakeFaces:
+    return _make_faces
+
+
+@pytest.fixture(scope="session")
+def make_tiny_run() -> MakeRun:
+    """A run of `method` on a tiny face set; keywords change its recipe, `options` its method."""
+
+    def make(
+        method: str = "fixmatch",
+        *,
+        options: Mapping[str, Any] | None = None,
+        faces: FaceSet | None = None,
+        split: tuple[str, Mapping[str, Any]] = ("balanced", {"per_class": 8}),
+        seed: int = 3,
+        **recipe: Any,
+    ) -> Run:
+        faces = faces or _make_faces()
+        drawn = make_split(faces, *split, seed)
+        settings = Recipe(**{**vars(TINY), **recipe})
+        data = {"reader": faces.name, "options": dict(faces.options)}
+        spec = method_settings(method, options or {}, "paper", settings) | {
+            "dataset": data, "test": data, "unlabelled": REST,
+            "split": {"kind": drawn.recipe, "parameters": dict(drawn.parameters)}, "preset": "cpu", "seed": seed,
+        }  # fmt: skip
+        return make_run(spec, settings, faces, drawn, faces, None, Workspace(Path("nowhere"), Path("nowhere")))
+
+    return make
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small tensors gain nothing from threads, and a run repeats bit for bit only with as many of them."""
+    torch.set_num_threads(1)

@@ -1,0 +1,166 @@
+"""Compile the ops' recorded launches for GPUs this machine need not have, and print what each kernel uses as JSON.
+
+    python tests/kernels/compile_ahead.py OP/CASE@TARGET ...      compile these (see `CASES` in kernels/<op>/aot.py)
+    python tests/kernels/compile_ahead.py --write [OP ...]        compile all (of some ops) and rewrite budget.csv
+
+It runs in a process of its own because a Triton that interprets kernels cannot compile them.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "0"
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+import ferbench.kernels
+from ferbench.kernels.dispatch import Launch, recording, triton_type
+
+TARGETS = {
+    "sm80": GPUTarget("cuda", 80, 32),
+    "sm90": GPUTarget("cuda", 90, 32),
+    "sm100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+BUDGET = Path(__file__).with_name("budget.csv")
+POINTERS = {torch.int64: "i64", torch.int32: "i32", torch.uint8: "u8", torch.bool: "i1"}
+MATRIX_UNIT = re.compile(r"mma\.sync|wgmma|tcgen05|v_mfma")
+
+
+def all_cases() -> dict[str, Any]:
+    """`op/case` to the call that launches it, from every op folder that has an `aot.py`."""
+    cases = {}
+    for module in pkgutil.iter_modules(ferbench.kernels.__path__):
+        folder = Path(ferbench.kernels.__path__[0], module.name)
+        if (folder / "aot.py").exists():
+            aot = importlib.import_module(f"ferbench.kernels.{module.name}.aot")
+            cases |= {f"{module.name}/{name}": call for name, call in aot.CASES.items()}
+    return cases
+
+
+def source(launch: Launch) -> ASTSource:
+    """The specialisation that Triton's launcher would choose for these arguments."""
+    signature, constants, attributes = {}, {}, {}
+    values = dict(zip((p.name for p in launch.kernel.params), launch.args, strict=False)) | launch.options
+    for i, parameter in enumerate(launch.kernel.params):
+        value = values[parameter.name]
+        free = not parameter.do_not_specialize
+        if parameter.is_constexpr or value is None or (free and isinstance(value, int) and value == 1):
+            signature[parameter.name] = "constexpr"
+            constants[(i,)] = value
+        elif isinstance(value, torch.Tensor):
+            kind = POINTERS.get(value.dtype)
+            signature[parameter.name] = "*" + (kind or triton_type(value.dtype).name)
+            if value.data_ptr() % 16 == 0:
+                attributes[(i,)] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[parameter.name] = parameter.annotation_type or "fp32"
+        else:
+            signature[parameter.name] = "i32" if abs(value) < 2**31 else "i64"
+            if free and value % 16 == 0:
+                attributes[(i,)] = [["tt.divisibility", 16]]
+    return ASTSource(launch.kernel, signature, constants, attributes)
+
+
+def nvidia_usage(compiled: Any) -> dict[str, int]:
+    """Registers per thread and bytes of stack (spills) of a cubin, by the tool that Triton ships."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        text = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    numbers = dict(re.findall(r"(REG|STACK):(\d+)", text))
+    return {"registers": int(numbers["REG"]), "spill": int(numbers["STACK"])}
+
+
+def amd_usage(compiled: Any) -> dict[str, int]:
+    """Vector registers and spilled registers from the metadata of an hsaco's assembly."""
+    numbers = dict(re.findall(r"\.(vgpr_count|vgpr_spill_count|sgpr_spill_count):\s+(\d+)", compiled.asm["amdgcn"]))
+    return {
+        "registers": int(numbers["vgpr_count"]),
+        "spill": int(numbers["vgpr_spill_count"]) + int(numbers["sgpr_spill_count"]),
+    }
+
+
+def compile_case(call: Any, target: str) -> list[dict[str, Any]]:
+    """One row per kernel the call launches on `target`, in order."""
+    with recording(target) as launches:
+        call()
+    rows = []
+    for launch in launches:
+        options = {k: v for k, v in launch.options.items() if k in ("num_warps", "num_stages", "num_ctas", "maxnreg")}
+        begin = time.perf_counter()
+        compiled = triton.compile(source(launch), target=TARGETS[target], options={"enable_fp_fusion": True, **options})
+        seconds = time.perf_counter() - begin
+        hip = TARGETS[target].backend == "hip"
+        usage = amd_usage(compiled) if hip else nvidia_usage(compiled)
+        matrix = bool(MATRIX_UNIT.search(compiled.asm["amdgcn" if hip else "ptx"]))
+        rows.append(
+            {
+                "kernel": launch.kernel.__name__,
+                **usage,
+                "shared": compiled.metadata.shared,
+                "matrix_unit": int(matrix),
+                "seconds": round(seconds, 2),
+            }  # fmt: skip
+        )
+    return rows
+
+
+def allowance(row: dict[str, Any]) -> dict[str, Any]:
+    """The budget for a measured row: room for what two Triton versions differ by, never room for a spill."""
+    registers = min(255, -(-(row["registers"] + 16) // 16) * 16)
+    return {**row, "registers": registers, "shared": -(-row["shared"] // 4096) * 4096}
+
+
+def write_budget(only: list[str]) -> None:
+    """Rewrite budget.csv, or the rows of the ops in `only`, from what the kernels use now."""
+    columns = ["case", "target", "kernel", "registers", "shared", "matrix_unit"]
+    kept: list[dict[str, Any]] = []
+    if only and BUDGET.exists():
+        with BUDGET.open(newline="") as file:
+            kept = [row for row in csv.DictReader(file) if row["case"].split("/")[0] not in only]
+    for name, call in all_cases().items():
+        if only and name.split("/")[0] not in only:
+            continue
+        for target in TARGETS:
+            for row in compile_case(call, target):
+                print(name, target, row, flush=True)
+                fields = {"case": name, "target": target, **allowance(row)}
+                kept.append({column: fields[column] for column in columns})
+    with BUDGET.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(kept, key=lambda row: (row["case"], row["target"])))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--write":
+        write_budget(sys.argv[2:])
+    else:
+        cases = all_cases()
+        report = {}
+        for wanted in sys.argv[1:]:
+            name, target = wanted.split("@")
+            try:
+                report[wanted] = compile_case(cases[name], target)
+            except Exception as error:  # one case that does not compile must not hide the others
+                report[wanted] = [{"error": f"{type(error).__name__}: {error}"}]
+        print(json.dumps(report))
