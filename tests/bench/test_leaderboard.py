@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +15,7 @@ from rich.console import Console
 
 from ferbench.bench.cli import main
 from ferbench.bench.leaderboard import Leaderboard, Line, collect, implemented, render, write_csv
-from ferbench.protocols import Protocol, load_protocol, protocol_names, select
+from ferbench.protocols import Protocol, load_protocol, select
 
 RecordRun = Callable[..., str]
 HEADER = (
@@ -26,7 +25,6 @@ HEADER = (
 REMOP = "remop/3/remop/rafdb-500-150"  # published 81.42 ± 0.36 / 64.89 ± 2.84
 SAME = "remop/1/fixmatch-h-reg/rafdb-500-150"  # the same settings, and so the same runs, in another table
 DEMO = "demo/1/remop/synthetic-400-20"
-PUBLISHED = sum(len(table.published) for name in protocol_names() for table in load_protocol(name).tables)
 
 
 def measured(board: Leaderboard) -> list[Line]:
@@ -59,8 +57,21 @@ def test_mean_sample_std_and_delta_over_three_seeds(tmp_path: Path, record_run: 
     mean_line = find(board, paper="remop", table="3", selection="last", metric="mean")
     assert mean_line.published_mean == 64.89
     assert mean_line.delta == pytest.approx(245 / 3 - 10 - 64.89)
-    assert find(board, selection="best-on-test").measured_mean == pytest.approx(245 / 3 + 1)
+    best = find(board, table="3", selection="best-on-test", metric="overall")
+    assert best.measured_mean == pytest.approx(245 / 3 + 1)
     assert not board.ignored
+
+
+def test_one_run_stands_beside_each_tables_own_number(tmp_path: Path, record_run: RecordRun) -> None:
+    """Tables 1 and 3 of ReMoP print 81.29 and 81.42 for one setting; Table 1's rows with other options get nothing."""
+    name = record_run(REMOP, 1, 80.0)
+    chosen = [line for line in measured(collect(tmp_path)) if (line.selection, line.metric) == ("last", "overall")]
+    found = {(line.table, line.row): (line.published_mean, line.measured_mean, line.run_ids) for line in chosen}
+    assert found == {
+        ("1", "fixmatch-h-reg"): (81.29, 80.0, (name,)),
+        ("3", "remop"): (81.42, 80.0, (name,)),
+    }
+    assert [line.delta for line in chosen] == [pytest.approx(-1.29), pytest.approx(-1.42)]
 
 
 def test_csv_is_as_printed(tmp_path: Path, record_run: RecordRun) -> None:
@@ -68,7 +79,7 @@ def test_csv_is_as_printed(tmp_path: Path, record_run: RecordRun) -> None:
     write_csv(collect(tmp_path).lines, tmp_path / "leaderboard.csv")
     text = (tmp_path / "leaderboard.csv").read_text(encoding="utf-8")
     assert text.splitlines()[0] == HEADER
-    ours = [row for row in csv.DictReader(io.StringIO(text)) if row["run_ids"]]
+    ours = [row for row in csv.DictReader(io.StringIO(text)) if row["run_ids"] and row["table"] == "3"]
     assert list(ours[0].values()) == [
         "remop", "3", "remop", "rafdb-500-150", "rafdb", "overall", "released", "paper", "last",
         "81.42", "0.36", "80.13", "", "1", "-1.29", name,
@@ -79,36 +90,38 @@ def test_csv_is_as_printed(tmp_path: Path, record_run: RecordRun) -> None:
 
 
 def test_published_numbers_without_runs_are_lines_of_their_own(tmp_path: Path, record_run: RecordRun) -> None:
+    """ReMoP prints 205 numbers; the run below stands beside an overall and a mean accuracy in two tables."""
     record_run(REMOP, 1, 80.0)
-    board = collect(tmp_path)
+    only = [load_protocol("remop")]
+    board = collect(tmp_path, only)
     waiting = [line for line in board.lines if not line.run_ids]
-    assert len(waiting) == 205 - 2
+    assert len(waiting) == 205 - 4
     assert all(
         (line.variant, line.preset, line.selection, line.measured_mean) == ("", "", "", None) for line in waiting
     )
     assert find(board, table="5", row="mek", column="rafdb").published_mean == 89.77
     assert find(board, table="1", row="fixmatch", column="ckplus-500-150", metric="mean").dataset == "rafdb>ckplus"
-    assert len(collect(tmp_path, without_runs=False).lines) == 3
+    assert {line.table for line in collect(tmp_path, only, without_runs=False).lines} == {"1", "3"}
 
 
 def test_cpu_preset_is_a_line_of_its_own_without_delta(tmp_path: Path, record_run: RecordRun) -> None:
     record_run(REMOP, 1, 80.0)
     record_run(REMOP, 1, 40.0, preset="cpu")
     board = collect(tmp_path)
-    small = find(board, preset="cpu", selection="last", metric="overall")
+    small = find(board, table="3", preset="cpu", selection="last", metric="overall")
     assert (small.measured_mean, small.delta, small.published_mean) == (40.0, None, 81.42)
-    assert find(board, preset="paper", selection="last", metric="overall").measured_mean == 80.0
+    assert find(board, table="3", preset="paper", selection="last", metric="overall").measured_mean == 80.0
 
 
 def test_variants_are_not_mixed(tmp_path: Path, record_run: RecordRun) -> None:
     record_run(REMOP, 1, 80.0)
     record_run(REMOP, 2, 60.0, variant="paper")
-    found = {line.variant: line.seeds for line in measured(collect(tmp_path)) if line.metric == "mean"}
+    found = {line.variant: line.seeds for line in measured(collect(tmp_path)) if line.table == "3"}
     assert found == {"released": (1,), "paper": (2,)}
 
 
-def test_no_results_folder(tmp_path: Path, record_run: RecordRun) -> None:
-    board = collect(tmp_path / "none")
+def test_no_results_folder(tmp_path: Path) -> None:
+    board = collect(tmp_path / "none", [load_protocol("remop")])
     assert (len(board.lines), board.ignored) == (205, ())
 
 
@@ -129,7 +142,7 @@ def test_rendered_table_shows_every_row(tmp_path: Path, record_run: RecordRun) -
     assert implemented(select("remop/3/cpe")[0]) == ("not implemented yet" not in cpe)
 
 
-def test_rendered_table_tells_published_only_and_absent(tmp_path: Path, record_run: RecordRun) -> None:
+def test_rendered_table_tells_published_only_and_absent(tmp_path: Path) -> None:
     text = shown(load_protocol("remop"), "5", collect(tmp_path))
     assert text.count("published only") == 4
     assert "mek/ferplus: printed as -" in text
@@ -137,7 +150,7 @@ def test_rendered_table_tells_published_only_and_absent(tmp_path: Path, record_r
 
 
 def test_rendered_cpu_table_says_it_does_not_compare(tmp_path: Path, record_run: RecordRun) -> None:
-    record_run("demo/1/remop/synthetic-400-20", 1, 80.0, preset="cpu")
+    record_run(DEMO, 1, 80.0, preset="cpu")
     text = shown(load_protocol("demo"), "1", collect(tmp_path))
     assert "preset cpu: its numbers are not comparable with published ones" in text
     assert "80.00 / 70.00" in text
@@ -152,15 +165,93 @@ def test_best_on_test_is_shown_only_when_asked_for(tmp_path: Path, record_run: R
     assert "81.00 / -" in text
 
 
-@pytest.mark.parametrize(
-    ("target", "expected"),
-    [("remop/3/vanilla", True), ("remop/1/vanilla-h", True), ("remop/1/fixmatch-h-reg", True)],
-)
-def test_implemented(target: str, expected: bool) -> None:
-    assert all(implemented(cell) == expected for cell in select(target))
+@pytest.mark.parametrize("target", ["remop/3/vanilla", "remop/1/vanilla-h", "remop/1/fixmatch-h-reg"])
+def test_implemented(target: str) -> None:
+    assert all(implemented(cell) for cell in select(target))
 
 
 def test_unknown_method_or_learner_is_not_implemented() -> None:
     cell = select(REMOP)[0]
     assert not implemented(replace(cell, row=replace(cell.row, method="nothing")))
     assert not implemented(replace(cell, row=replace(cell.row, options={"learner": "nothing"})))
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Exit code of `ferbench leaderboard ARGUMENTS`, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["ferbench", "leaderboard", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def papers(path: Path) -> set[str]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["paper"] for row in csv.DictReader(file) if row["run_ids"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "written"),
+    [
+        pytest.param((), {"remop", "demo"}, id="all papers"),
+        pytest.param(("--paper", "demo"), {"remop", "demo"}, id="one paper printed"),
+        pytest.param(("--paper", "demo", "--csv", "elsewhere/demo.csv"), {"demo"}, id="one paper written"),
+        pytest.param(("--csv", "elsewhere/all.csv"), {"remop", "demo"}, id="all papers elsewhere"),
+    ],
+)
+def test_command_keeps_every_paper_in_the_folders_own_table(
+    tmp_path: Path,
+    record_run: RecordRun,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    written: set[str],
+) -> None:
+    record_run(REMOP, 1, 80.0)
+    record_run(DEMO, 1, 60.0, preset="cpu")
+    record_run(REMOP, 2, 60.0, name="old", made_for={"protocol": "remop", "version": 0, "cell": REMOP})
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "--results", ".", *arguments) == 0
+    path = arguments[-1] if "--csv" in arguments else "leaderboard.csv"
+    assert papers(tmp_path / path) == written
+    assert sorted(map(str, Path().rglob("*.csv"))) == [path]
+    printed = capsys.readouterr().out
+    remop_too = "--paper" not in arguments
+    assert "demo 1:" in printed
+    assert ("remop 3:" in printed) == ("remop 1:" in printed) == remop_too
+    assert ("not counted: old" in printed) == remop_too
+    assert "remop 2:" not in printed  # nothing was measured for it
+    assert printed.endswith(f"wrote {path}\n")
+
+
+def test_command_shows_the_selection_asked_for(
+    record_run: RecordRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_run(DEMO, 1, 60.0, preset="cpu")
+    for selection, numbers in {"last": (True, False), "best-on-test": (False, True), "all": (True, True)}.items():
+        assert command(monkeypatch, "--results", str(tmp_path), "--selection", selection) == 0
+        printed = capsys.readouterr().out
+        assert ("60.00" in printed, "61.00" in printed) == numbers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--paper", "remp"), "ferbench: no protocol 'remp'; did you mean 'remop'?\n"),
+        (
+            ("--selection", "best"),
+            "ferbench: unknown selection 'best'; valid: last, best-on-val, best-on-test, all\n",
+        ),
+    ],
+    ids=["paper", "selection"],
+)
+def test_command_refuses_a_misspelt_name_and_writes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    error: str,
+) -> None:
+    assert command(monkeypatch, "--results", str(tmp_path), *arguments) == 2
+    assert capsys.readouterr().err == error
+    assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from ferbench.bench import records
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.runs import settings
 from ferbench.methods import MethodError, Variant
-from ferbench.protocols import Cell, Protocol, cells, load_protocol, protocol_names
+from ferbench.protocols import Cell, Protocol, Recipe, cells, load_protocol, protocol_names
 
 DATA = ("dataset", "test", "unlabelled", "split")
 DEFAULTS = {field.name: field.default for field in fields(Recipe)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ferbench.bench.speed.case import Case, label
+from ferbench.bench.speed.case import Case
 from ferbench.bench.speed.device import CASES, variants
 
 
@@ -16,7 +16,7 @@ from ferbench.bench.speed.device import CASES, variants
 @pytest.mark.parametrize("kind", CASES, ids=lambda kind: kind.op)
 def test_kernel(benchmark: BenchmarkFixture, kind: type[Case], variant: str) -> None:
     case = kind()
-    benchmark.group = f"{case.op} {label(case.sizes['quick'])}"
+    benchmark.group = f"{case.op} {case.label(case.sizes['quick'])}"
     step = partial(
         case.step, variants(case, on_gpu=False)[variant], case.inputs(case.sizes["quick"], torch.device("cpu"))
     )

@@ -1,6 +1,6 @@
 """What a speed case of an op is: its sizes, its inputs, and the ways to compute the same step.
 
-An op adds one `Case` here in `speed/` and one line in `device.py`; `bench_kernels.py` and the device script do the rest.
+An op adds one `Case` in `speed/` and one line in `device.py`; `bench_kernels.py` and the device script do the rest.
 """
 
 from __future__ import annotations
@@ -48,14 +48,12 @@ class Case(ABC):
         """Outputs and gradients of one training step."""
         wanted = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
         outputs = list(forward(*inputs))
-        if not wanted:
-            return outputs
-        return outputs + list(torch.autograd.grad(outputs, wanted, self.incoming(outputs)))
+        gradients = torch.autograd.grad(outputs, wanted, self.incoming(outputs)) if wanted else ()
+        return [output.detach() for output in outputs] + list(gradients)
 
-
-def label(size: dict[str, int]) -> str:
-    """A size as in the tests' ids: `B64-K7-D512`."""
-    return "-".join(f"{name}{value}" for name, value in size.items())
+    def label(self, size: dict[str, int]) -> str:
+        """A size as in the tests' ids: `B64-K7-D512`."""
+        return "-".join(f"{name}{value}" for name, value in size.items())
 
 
 def copied(value: Any, dtype: torch.dtype | None = None) -> Any:

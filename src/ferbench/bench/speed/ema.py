@@ -27,6 +27,9 @@ class Ema(Case):
         shapes = [value.shape for value in model.state_dict().values() if value.is_floating_point()]
         return [[torch.randn(shape, device=device) for shape in shapes] for _ in range(2)]
 
+    def label(self, size: dict[str, int]) -> str:
+        return MODELS[size["model"]]
+
     def ours(self, averages: list[Tensor], values: list[Tensor]) -> Sequence[Tensor]:
         ema_update(averages, values, 0.999)
         return averages
@@ -48,5 +51,5 @@ def per_tensor(averages: list[Tensor], values: list[Tensor]) -> Sequence[Tensor]
 
 def swa_utils(averages: list[Tensor], values: list[Tensor]) -> Sequence[Tensor]:
     """torch's own multi-tensor average."""
-    get_ema_multi_avg_fn(0.999)(averages, values, None)
+    get_ema_multi_avg_fn(0.999)(averages, values, None)  # type: ignore[no-untyped-call]
     return averages

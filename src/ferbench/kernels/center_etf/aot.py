@@ -12,8 +12,8 @@ def step(rows: int, classes: int, width: int, dtype: torch.dtype = torch.float32
     features, centers = torch.empty(rows, width, dtype=dtype), torch.empty(classes, width)
     labels, grad = torch.zeros(rows, dtype=torch.int64), torch.empty(())
     mask = torch.empty(rows, dtype=torch.bool) if masked else None
-    _, *state = _forward(features, labels, centers, mask, True, True)
-    _backward(features, labels, centers, mask, *state, grad, grad, True)
+    _, etf, scale, matrix, r, mean, total = _forward(features, labels, centers, mask, True, True)
+    _backward(features, labels, centers, mask, etf, scale, matrix, r, mean, total, grad, grad, True)
 
 
 CASES = {

@@ -18,6 +18,9 @@ from ferbench.kernels.dispatch import launch, triton_type
 
 BLOCK = 4096
 
+CAPTURED: dict[tuple[tuple[int, int, int], ...], Tensor] = {}
+"""Tables that a CUDA graph reads at every replay: never given up, unlike those in the cache."""
+
 
 @triton.jit
 def _ema_kernel(
@@ -74,6 +77,8 @@ def ema_forward(averages: Sequence[Tensor], values: Sequence[Tensor], decay: flo
     for dtype, (old, new) in groups.items():
         key = tuple((a.data_ptr(), v.data_ptr(), a.numel()) for a, v in zip(old, new))  # noqa: B905
         rows, aligned = address_table(key, dtype.itemsize, old[0].device)
+        if rows.is_cuda and torch.cuda.is_current_stream_capturing():
+            CAPTURED[key] = rows
         launch(
             _ema_kernel, (rows.shape[0],),
             rows, decay if isinstance(decay, Tensor) else rows, 0.0 if isinstance(decay, Tensor) else decay, shrink,

@@ -7,7 +7,9 @@ import torch
 from ferbench.kernels.pseudo_label.op import _run
 
 
-def step(rows: int, classes: int, dtype: torch.dtype = torch.float32, mixed: bool = True, released: bool = False) -> None:
+def step(
+    rows: int, classes: int, dtype: torch.dtype = torch.float32, mixed: bool = True, released: bool = False
+) -> None:
     """One call on unfilled tensors, with per-class thresholds."""
     logits = torch.empty(rows, classes, dtype=dtype)
     _run(logits, torch.empty_like(logits) if mixed else None, torch.empty(classes), 0.5, 0.0, released)
