@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
+import torch
+
+if not torch.cuda.is_available():  # Triton looks at this when it is first imported, which torchvision does below
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from ferbench.bench.data.faceset import PARTS, FaceSet
 from ferbench.bench.data.fingerprint import faceset_fingerprint

@@ -79,6 +79,15 @@ def test_free_run_counts_where_its_settings_do(
     assert count(tmp_path) == ({REMOP: {name}, SAME: {name}}, [])
 
 
+def test_run_from_before_a_recipe_key_existed(tmp_path: Path, record_run: RecordRun) -> None:
+    """Counts as one at the key's default; ReMoP's recipe has no clipping, and decays its averaged model by 0.999."""
+    old, other = record_run(REMOP, 1, 80.0), record_run(REMOP, 2, 80.0)
+    changed(tmp_path, old, lambda spec: spec["recipe"].pop("clip"))
+    changed(tmp_path, other, lambda spec: spec["recipe"].pop("ema"))
+    by_cell, (left_out,) = count(tmp_path)
+    assert (by_cell[REMOP], left_out.run_id) == ({old}, other)
+
+
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "method": lambda spec: spec.update(method="fixmatch"),
     "option": lambda spec: spec["options"].update(lambda_reg=0.7),
@@ -180,7 +189,7 @@ def test_damaged_files_are_listed(tmp_path: Path, record_run: RecordRun) -> None
 def test_runs_that_are_no_ones_business(tmp_path: Path, record_run: RecordRun) -> None:
     """Unfinished runs and those of a protocol that is not asked for: neither counted nor listed."""
     record_run(REMOP, 1, 80.0, name="stopped", status="interrupted")
-    record_run("demo/1/remop/synthetic-400-20", 1, 80.0, preset="cpu")
+    record_run(select("demo/1/remop")[0].id, 1, 80.0, preset="cpu")
     (tmp_path / "runs" / "running").mkdir()
     assert count(tmp_path, [load_protocol("remop")]) == ({}, [])
 

@@ -91,12 +91,9 @@ def nvidia_usage(compiled: Any) -> dict[str, int]:
 
 
 def amd_usage(compiled: Any) -> dict[str, int]:
-    """Vector registers and spilled registers from the metadata of an hsaco's assembly."""
-    numbers = dict(re.findall(r"\.(vgpr_count|vgpr_spill_count|sgpr_spill_count):\s+(\d+)", compiled.asm["amdgcn"]))
-    return {
-        "registers": int(numbers["vgpr_count"]),
-        "spill": int(numbers["vgpr_spill_count"]) + int(numbers["sgpr_spill_count"]),
-    }
+    """Vector registers and spilled ones from the metadata of an hsaco's assembly; scalars spill to lanes, not to memory."""
+    numbers = dict(re.findall(r"\.(vgpr_count|vgpr_spill_count):\s+(\d+)", compiled.asm["amdgcn"]))
+    return {"registers": int(numbers["vgpr_count"]), "spill": int(numbers["vgpr_spill_count"])}
 
 
 def compile_case(call: Any, target: str) -> list[dict[str, Any]]:
@@ -133,10 +130,7 @@ def allowance(row: dict[str, Any]) -> dict[str, Any]:
 def write_budget(only: list[str]) -> None:
     """Rewrite budget.csv, or the rows of the ops in `only`, from what the kernels use now."""
     columns = ["case", "target", "kernel", "registers", "shared", "matrix_unit"]
-    kept: list[dict[str, Any]] = []
-    if only and BUDGET.exists():
-        with BUDGET.open(newline="") as file:
-            kept = [row for row in csv.DictReader(file) if row["case"].split("/")[0] not in only]
+    rows: list[dict[str, Any]] = []
     for name, call in all_cases().items():
         if only and name.split("/")[0] not in only:
             continue
@@ -144,11 +138,14 @@ def write_budget(only: list[str]) -> None:
             for row in compile_case(call, target):
                 print(name, target, row, flush=True)
                 fields = {"case": name, "target": target, **allowance(row)}
-                kept.append({column: fields[column] for column in columns})
+                rows.append({column: fields[column] for column in columns})
+    if only and BUDGET.exists():
+        with BUDGET.open(newline="") as file:
+            rows += [row for row in csv.DictReader(file) if row["case"].split("/")[0] not in only]
     with BUDGET.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted(kept, key=lambda row: (row["case"], row["target"])))
+        writer.writerows(sorted(rows, key=lambda row: (row["case"], row["target"])))
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_channels_last_result(device: torch.device) -> None:
 
 
 def test_more_pixels_than_one_block(device: torch.device) -> None:
-    assert_same_pixels(pictures(4, 61, 67, 1), drawn(4, 61, 67), device, size=36, padding=5)
+    assert_same_pixels(pictures(4, 61, 67, 1), drawn(4, 61, 67, padding=5), device, size=36, padding=5)
 
 
 def test_empty_batch(device: torch.device) -> None:

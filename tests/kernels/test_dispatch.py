@@ -101,3 +101,19 @@ def test_recording_keeps_launches_and_runs_nothing() -> None:
 
 def test_an_empty_grid_launches_nothing() -> None:
     dispatch.launch(None, (0, 3))
+
+
+@pytest.mark.parametrize(
+    ("module", "poisoned"),
+    [("ferbench.kernels.ema.kernel", True), ("ferbench.kernels", True), ("ferbench.kernels_more", False), ("a", False)],
+)
+def test_memory_is_poisoned_for_the_package_alone(module: str, poisoned: bool) -> None:
+    """The fixture the other files rely on: a kernel that leaves a cell unwritten must show."""
+    scope = {"__name__": module, "torch": torch}
+    exec(
+        "fresh = torch.empty(3), torch.empty(3, dtype=torch.int32), torch.empty_like(torch.zeros(2)).new_empty(2)",
+        scope,
+    )
+    real, whole, again = scope["fresh"]  # type: ignore[misc]
+    assert bool(real.isnan().all() and again.isnan().all()) is poisoned
+    assert bool((whole == torch.iinfo(torch.int32).min).all()) is poisoned

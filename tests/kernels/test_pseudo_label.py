@@ -164,6 +164,7 @@ def test_threshold_is_inclusive_and_belongs_to_the_chosen_label(impl: str, devic
     assert pseudo_label(logits, thresholds=nearly, impl=impl)[1].tolist() == [False, True, True]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("beta", [0.0, 1.0])
 def test_beta_zero_and_one_are_the_two_classifiers(impl: str, beta: float, device: torch.device) -> None:
     logits, features = torch.randn(20, 5, device=device), torch.randn(20, 5, device=device)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
-import click
 import torch
 import typer
 from rich.console import Console
@@ -32,6 +31,8 @@ from ferbench.methods import MethodError, Variant
 from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol, protocol_names, select
 from ferbench.protocols.checks import build as build_checked
 
+# click's UsageError, or that of the copy of click which newer versions of typer hold.
+UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 USER_ERRORS = (DataError, MethodError, ProtocolError, WeightsError, records.RunError, TrainingError)
 
 app = typer.Typer(
@@ -118,7 +119,7 @@ def train_command(
     with claimed(folder) as free:
         if not free:
             raise records.RunError(f"{folder}: another process is working on this run")
-        if not finished(folder):
+        if not processes.agreed(finished(folder)):
             if processes.rank() == 0:
                 write_split(drawn, faces, folder / "split.json")
             with Bar(console, folder.name) as bar:
@@ -165,12 +166,14 @@ def reproduce(
     if not plan.runs:
         raise DataError(f"{target}: nothing can be run; the lines above say why")
     missing = len({workspace.folder(run) for _, _, run in plan.runs if not finished(workspace.folder(run))})
-    processes = jobs or default_jobs(missing)
-    if processes > 1 and missing > 1:
-        console.print(f"{missing} runs in {processes} processes", highlight=False)
-        run_workers(sys.argv[1:], processes)
+    workers = jobs or default_jobs(missing)
+    if workers > 1 and missing > 1:
+        console.print(f"{missing} runs in {workers} processes", highlight=False)
+        run_workers(sys.argv[1:], workers)
     else:
         execute(plan, workspace, console)
+    if processes.rank() > 0:
+        return
     board = collect(results)
     write_csv(board.lines, results / "leaderboard.csv")
     for table in {id(cell.table): cell for cell in cells}.values():
@@ -208,14 +211,13 @@ def leaderboard(
 def main() -> None:
     """Entry point of the console command, also under torchrun: there the first process alone speaks."""
     try:
-        with processes.process_group() as rank:
-            if rank > 0:
-                sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+        with processes.process_group():
+            console.quiet = processes.rank() > 0
             code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         _fail("stopped before a run had begun", 130)
-    except click.ClickException as error:
+    except UsageError as error:
         _fail(f"{error.format_message()} (see ferbench --help)", 2)
     except Interrupted as error:
         _fail(str(error), error.exit_code)
@@ -223,10 +225,14 @@ def main() -> None:
         _fail(str(error), 2)
     except OSError as error:
         _fail(f"{error.filename or 'file'}: {error.strerror or error}", 2)
+    except (MemoryError, RuntimeError) as error:  # RuntimeError: torch's, on a GPU and on the CPU
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        _fail("out of memory; try a smaller batch_size or input_size", 2)
 
 
 def _fail(message: str, code: int) -> None:
-    if os.environ.get("RANK", "0") == "0":
+    if processes.launched_rank() == 0:
         print(f"ferbench: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
@@ -301,10 +307,6 @@ def _print_plan(plan: Plan, workspace: Workspace) -> None:
 def _print_ignored(ignored: Any) -> None:
     for run in ignored:
         console.print(f"not counted: {run.run_id}: {run.reason}", highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    main()
 
 
 if __name__ == "__main__":

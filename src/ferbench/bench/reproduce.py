@@ -83,14 +83,16 @@ def execute(plan: Plan, workspace: Workspace, console: Console) -> None:
     """Run what is not finished and nobody else is at."""
     for cell, seed, run in plan.runs:
         folder = workspace.folder(run)
-        if finished(folder):
+        if processes.agreed(finished(folder)):
             continue
         with claimed(folder) as free:
-            if free and not finished(folder):
+            if free and not processes.agreed(finished(folder)):
                 title = f"{cell.id} seed {seed}"
                 record = (
                     _train_quietly(run, folder) if WORKER in os.environ else _train_shown(run, folder, console, title)
                 )
+                if processes.rank() > 0:
+                    continue
                 scored = record["metrics"]["last"]
                 took = f"{record['seconds']:.0f} s"
                 line = f"{title}: overall {scored['overall']:.2f} mean {scored['mean']:.2f} ({took})"
@@ -107,8 +109,8 @@ def _train_quietly(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def default_jobs(runs: int) -> int:
-    """One process on a GPU; on the CPU one per core, up to four."""
-    if torch.cuda.is_available() or fcntl is None:
+    """One process on a GPU and under torchrun; on the CPU one per core, up to four."""
+    if torch.cuda.is_available() or fcntl is None or processes.several():
         return 1
     return max(1, min(runs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MOST_JOBS))
 
@@ -153,6 +155,6 @@ def claimed(folder: Path) -> Iterator[bool]:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            yield processes.agreed(False)
             return
-        yield True
+        yield processes.agreed(True)

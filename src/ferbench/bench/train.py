@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from ferbench.bench import records
+from ferbench.bench import processes, records
 from ferbench.bench.backbones import make_classifier
 from ferbench.bench.data.augment import ViewRecipe
 from ferbench.bench.data.batches import Batches, ImageStore, Share, Stream, plain_batches
@@ -117,7 +117,7 @@ def train(
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reporter = reporter or Silent()
-    recipe, share = run.recipe, _share()
+    recipe, share = run.recipe, _share(run.recipe)
     identity = records.spec_hash(run.spec)
     checkpoint = folder / "checkpoint.pt"
     if share.rank == 0:
@@ -173,7 +173,8 @@ def train(
             # the log, on the device until it is looked at
             with torch.no_grad():
                 _accumulate(state.sums, loss, result, batches.truth(unlabelled) if unlabelled else None)
-            if state.step % LOG_EVERY == 0 or state.step % recipe.steps_per_epoch == 0:
+            looking = state.step % LOG_EVERY == 0 or state.step % recipe.steps_per_epoch == 0
+            if looking:
                 means = _means(state.sums, run.spec, state.step)
                 reporter.step(state.step, total, means)
 
@@ -192,10 +193,12 @@ def train(
                     records.write_lines(folder / "metrics.jsonl", state.history)
                 reporter.epoch(state.history[-1])
                 state.method.train()
-            if stop.requested:
+
+            # several processes stop after the same step: they agree where they wait for the device anyway
+            if (looking or share.world == 1) and (asked := processes.largest(stop.signal, device)):
                 state.seconds += time.perf_counter() - started
                 checkpoint_now()
-                raise Interrupted(stop.signal, f"stopped after step {state.step} of {total}; run it again to continue")
+                raise Interrupted(asked, f"stopped after step {state.step} of {total}; run it again to continue")
 
     return finish(run, state, batches, test_store, folder) if share.rank == 0 else {}
 
@@ -388,8 +391,13 @@ def _predictor(method: Method, batches: Batches) -> Callable[[str], Tensor]:
     return predict
 
 
-def _share() -> Share:
+def _share(recipe: Recipe) -> Share:
     """This process's part of the batch, from the process group that torchrun's launcher set up."""
-    if dist.is_available() and dist.is_initialized():
-        return Share(dist.get_rank(), dist.get_world_size())
-    return Share()
+    if not processes.several():
+        return Share()
+    share = Share(dist.get_rank(), dist.get_world_size())
+    if recipe.batch_size % share.world:  # means over unequal parts would not average to the batch's
+        raise records.RunError(
+            f"{share.world} processes cannot share batch_size={recipe.batch_size} evenly; start another number of them"
+        )
+    return share

@@ -5,6 +5,7 @@ Shapes are static and nothing waits for the device, so a training step can be ca
 """
 
 from ferbench.kernels.ambiguous.op import ambiguous_loss
+from ferbench.kernels.augment.op import augment
 from ferbench.kernels.center_etf.op import center_etf_loss
 from ferbench.kernels.dispatch import Impl
 from ferbench.kernels.ema.op import ema_update
@@ -15,6 +16,7 @@ from ferbench.kernels.pseudo_label.op import pseudo_label
 __all__ = [
     "Impl",
     "ambiguous_loss",
+    "augment",
     "center_etf_loss",
     "ema_update",
     "info_nce",

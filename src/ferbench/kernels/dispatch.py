@@ -120,13 +120,20 @@ def recording(name: str) -> Iterator[list[Launch]]:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
-    """Launch a Triton kernel; a grid with a zero is no launch. All launches go through here.
+    """Launch a Triton kernel on its first argument's device; a grid with a zero is no launch. All launches go here.
 
     Fused multiply-add is switched on explicitly, as Triton's default for it changes between releases.
     """
     if _recording is not None:
         _recording[1].append(Launch(kernel, args, options))
-    elif all(grid):
+        return
+    if not all(grid):
+        return
+    device = args[0].device
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            kernel[grid](*args, enable_fp_fusion=True, **options)
+    else:
         kernel[grid](*args, enable_fp_fusion=True, **options)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ferbench.methods.base import (
     Labelled,
@@ -63,6 +64,7 @@ def option_values(name: str, variant: Variant, options: Mapping[str, object]) ->
     for key, value in options.items():
         if key not in values:
             raise MethodError(f"unknown option '{key}' for {name}; {_hint(key, values)}")
+        _check(name, key, value, [hint for owner in owners if (hint := get_type_hints(owner.Options).get(key))])
         values[key] = value
     return values
 
@@ -78,6 +80,22 @@ def build(name: str, model: Model, values: Mapping[str, object]) -> Method:
 
 def _options(owner: type[Method], values: Mapping[str, object]) -> object:
     return owner.Options(**{field.name: values[field.name] for field in fields(owner.Options)})
+
+
+def _check(name: str, key: str, value: object, hints: list[Any]) -> None:
+    """Raise MethodError for a value that the option's annotation in `Options` does not allow."""
+    for hint in hints:
+        kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+        choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+        plain = {kind for kind in kinds if isinstance(kind, type)} | ({int} if float in kinds else set())
+        if value not in choices and type(value) not in plain:
+            wanted = [repr(choice) for choice in choices] + [_WORDS[kind] for kind in kinds if kind in _WORDS]
+            raise MethodError(f"option '{key}' of {name} cannot be {value!r}; it takes {', '.join(wanted)}")
+
+
+_WORDS: dict[Any, str] = {
+    float: "a number", int: "a whole number", bool: "true or false", str: "a word", NoneType: "null",
+}  # fmt: skip
 
 
 def _hint(name: str, valid: Mapping[str, object]) -> str:

@@ -25,6 +25,8 @@ def large(
 
 CASES = {
     "small-paper": lambda: small(16, 512),
+    "small-tiny": lambda: small(3, 7),
+    "small-batch-32": lambda: small(32, 512),
     "small-batch-64": lambda: small(64, 512),
     "small-largest": lambda: small(128, 128),
     "small-bf16": lambda: small(64, 512, torch.bfloat16),

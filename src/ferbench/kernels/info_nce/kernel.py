@@ -62,37 +62,75 @@ def _unit_kernel(
 
 
 @triton.jit
+def _load_tile(p_view, start, N, column, DP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """[ROWS, BLOCK] of unit rows from `start` on, features from `column` on; 64-bit base, 32-bit offsets inside."""
+    o_row = tl.arange(0, ROWS)
+    p = p_view + start.to(tl.int64) * DP + column
+    return tl.load(
+        p + o_row[:, None] * DP + tl.arange(0, BLOCK)[None, :], mask=(start + o_row < N)[:, None], other=0.0
+    )  # fmt: skip
+
+
+@triton.jit
 def _tile_cosines(
-    b_own, p_own, p_unit, o_i, o_j, m_i, m_j,
-    ACC: tl.constexpr, PRECISION: tl.constexpr, DP: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    b_own, p_own, p_view, own, start, N,
+    ACC: tl.constexpr, PRECISION: tl.constexpr, DP: tl.constexpr, OWN: tl.constexpr, OTHER: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """[TILE, TILE] cosines of own rows o_i with rows o_j of the view at p_unit, and the last block of those rows."""
-    o_f = tl.arange(0, BLOCK).to(tl.int64)[None, :]
-    b_cos = tl.zeros((TILE, TILE), ACC)
-    b_other = b_own
-    for i_block in tl.static_range(DP // BLOCK):
-        if DP > BLOCK:
-            b_own = tl.load(p_own + o_i[:, None] * DP + i_block * BLOCK + o_f, mask=m_i[:, None], other=0.0)
-        b_other = tl.load(p_unit + o_j[:, None] * DP + i_block * BLOCK + o_f, mask=m_j[:, None], other=0.0)
-        b_cos = tl.dot(b_own, tl.trans(b_other), b_cos, input_precision=PRECISION, out_dtype=ACC)
+    """[OWN, OTHER] cosines of rows of p_own from `own` on with rows of p_view from `start` on, and the latters' last block."""
+    if DP == BLOCK:
+        b_other = _load_tile(p_view, start, N, 0, DP, OTHER, BLOCK)
+        b_cos = tl.dot(b_own, tl.trans(b_other), input_precision=PRECISION, out_dtype=ACC)
+    else:
+        b_cos = tl.zeros((OWN, OTHER), ACC)
+        b_other = _load_tile(p_view, start, N, 0, DP, OTHER, BLOCK)
+        for column in range(0, DP, BLOCK):
+            b_left = _load_tile(p_own, own, N, column, DP, OWN, BLOCK)
+            b_other = _load_tile(p_view, start, N, column, DP, OTHER, BLOCK)
+            b_cos = tl.dot(b_left, tl.trans(b_other), b_cos, input_precision=PRECISION, out_dtype=ACC)
     return b_cos, b_other
 
 
 @triton.jit
-def _kept(p_mask, mask_step, o_row, N, HAS_MASK: tl.constexpr):
+def _kept(p_mask, mask_step, start, N, ROWS: tl.constexpr, HAS_MASK: tl.constexpr):
+    """Which rows from `start` on exist and take part."""
+    o_row = start + tl.arange(0, ROWS)
     m_row = o_row < N
     if HAS_MASK:
-        m_row = m_row & (tl.load(p_mask + o_row * mask_step, mask=m_row, other=0) != 0)
+        m_row = m_row & (tl.load(p_mask + o_row.to(tl.int64) * mask_step, mask=m_row, other=0) != 0)
     return m_row
 
 
-@triton.jit(do_not_specialize=["N"])
+@triton.jit
+def _same_sample(own, start, OWN: tl.constexpr, OTHER: tl.constexpr):
+    return (own + tl.arange(0, OWN))[:, None] == (start + tl.arange(0, OTHER))[None, :]
+
+
+@triton.jit
+def _elsewhere(i_step, own, OWN: tl.constexpr, OTHER: tl.constexpr):
+    """First row of the i-th tile that holds none of the own samples."""
+    start = i_step * OTHER
+    return start + (start >= own).to(tl.int32) * OWN
+
+
+@triton.jit
+def _add_exponentials(b_logit, b_max, b_sum, STATIC: tl.constexpr):
+    """Fold [OWN, OTHER] logits into each row's maximum (unless it is a bound known beforehand) and sum."""
+    if not STATIC:
+        b_new = tl.maximum(b_max, tl.max(b_logit, axis=1))
+        b_sum = b_sum * tl.exp2(b_max - b_new)
+        b_max = b_new
+    return b_max, b_sum + tl.sum(tl.exp2(b_logit - b_max[:, None]), axis=1)
+
+
+@triton.jit(do_not_specialize=["N", "views"])
 def _lse_kernel(
     p_unit,  # [2, N, DP]
     p_mask,  # [N] uint8, read only with HAS_MASK
     p_lse,  # [2, N] log2 of the denominator
-    p_terms,  # [2, N] loss of each anchor, 0 where left out
+    p_terms,  # [1 or 2, N] loss of each anchor, 0 where left out
     N,
+    views,  # 2; known to the compiler, it would unroll the loops over views and spill
     mask_step,
     scale: tl.float64,  # log2(e) / temperature
     HAS_MASK: tl.constexpr,
@@ -100,49 +138,58 @@ def _lse_kernel(
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
     DP: tl.constexpr,
-    TILE: tl.constexpr,
+    OWN: tl.constexpr,
+    OTHER: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     to_logit = tl.full((), scale, ACC)
     i_tile = tl.program_id(0)
     i_view = tl.program_id(1)
-    size = N.to(tl.int64) * DP
-    p_own = p_unit + i_view * size
-    o_i = i_tile.to(tl.int64) * TILE + tl.arange(0, TILE)
-    m_i = _kept(p_mask, mask_step, o_i, N, HAS_MASK)
-    o_f = tl.arange(0, BLOCK).to(tl.int64)[None, :]
-    b_own = tl.load(p_own + o_i[:, None] * DP + o_f, mask=m_i[:, None], other=0.0)
+    own = i_tile * OWN
+    p_own = p_unit + i_view * (N.to(tl.int64) * DP)
+    b_own = _load_tile(p_own, own, N, 0, DP, OWN, BLOCK)
+    b_max = tl.full((OWN,), 1.0 if STATIC else -2.0, ACC) * to_logit
+    b_sum = tl.zeros((OWN,), ACC)
+    for i_other in range(views):
+        p_view = p_unit + i_other * (N.to(tl.int64) * DP)
+        for i_step in range(tl.cdiv(N, OTHER) - tl.cdiv(tl.minimum(N - own, OWN), OTHER)):
+            start = _elsewhere(i_step, own, OWN, OTHER)
+            b_cos, _ = _tile_cosines(b_own, p_own, p_view, own, start, N, ACC, PRECISION, DP, OWN, OTHER, BLOCK)
+            b_bar = tl.where(_kept(p_mask, mask_step, start, N, OTHER, HAS_MASK), 0.0, float("-inf")).to(ACC)
+            b_max, b_sum = _add_exponentials(b_cos * to_logit + b_bar[None, :], b_max, b_sum, STATIC)
 
-    b_max = tl.full((TILE,), 1.0 if STATIC else -2.0, ACC) * to_logit
-    b_sum = tl.zeros((TILE,), ACC)
-    b_pair = tl.zeros((TILE,), ACC)
-    for i_other in range(2):
-        for i_step in range(tl.cdiv(N, TILE)):
-            o_j = (i_step * TILE + tl.arange(0, TILE)).to(tl.int64)
-            m_j = _kept(p_mask, mask_step, o_j, N, HAS_MASK)
-            b_cos, _ = _tile_cosines(
-                b_own, p_own, p_unit + i_other * size, o_i, o_j, m_i, m_j, ACC, PRECISION, DP, TILE, BLOCK
-            )  # fmt: skip
-            # one vector carries the bound and the mask, which leaves one multiply-add per cosine
-            b_logit = b_cos * to_logit + tl.where(m_j, 0.0, float("-inf")).to(ACC)[None, :]
-            if i_step == i_tile:
-                m_same = o_i[:, None] == o_j[None, :]
-                if i_other == i_view:
-                    b_logit = tl.where(m_same, float("-inf"), b_logit)
-                else:
-                    b_pair += tl.sum(tl.where(m_same, b_cos * to_logit, 0.0), axis=1)
-            if not STATIC:
-                b_new = tl.maximum(b_max, tl.max(b_logit, axis=1))
-                b_sum = b_sum * tl.exp2(b_max - b_new)
-                b_max = b_new
-            b_sum += tl.sum(tl.exp2(b_logit - b_max[:, None]), axis=1)
-    b_lse = b_max + tl.log2(tl.where(m_i, b_sum, 1.0))
-    o_out = i_view * N.to(tl.int64) + o_i
-    tl.store(p_lse + o_out, b_lse, mask=o_i < N)
-    tl.store(p_terms + o_out, tl.where(m_i, (b_lse - b_pair) * 0.6931471805599453, 0.0), mask=o_i < N)
+    # the tiles of the same samples: the diagonal is the anchor itself, or its positive
+    m_own = _kept(p_mask, mask_step, own, N, OWN, HAS_MASK)
+    b_pair = tl.zeros((OWN,), ACC)
+    for i_other in range(views):
+        p_view = p_unit + i_other * (N.to(tl.int64) * DP)
+        for start in range(own, tl.minimum(own + OWN, N), OTHER):
+            b_cos, _ = _tile_cosines(b_own, p_own, p_view, own, start, N, ACC, PRECISION, DP, OWN, OTHER, BLOCK)
+            b_bar = tl.where(_kept(p_mask, mask_step, start, N, OTHER, HAS_MASK), 0.0, float("-inf")).to(ACC)
+            m_same = _same_sample(own, start, OWN, OTHER)
+            if i_other != i_view:
+                b_pair += tl.sum(tl.where(m_same, b_cos * to_logit, 0.0), axis=1)
+            b_logit = tl.where(m_same & (i_other == i_view), float("-inf"), b_cos * to_logit + b_bar[None, :])
+            b_max, b_sum = _add_exponentials(b_logit, b_max, b_sum, STATIC)
+
+    b_lse = b_max + tl.log2(tl.where(m_own, b_sum, 1.0))
+    o_own = own + tl.arange(0, OWN)
+    o_out = i_view * N.to(tl.int64) + o_own
+    tl.store(p_lse + o_out, b_lse, mask=o_own < N)
+    tl.store(p_terms + o_out, tl.where(m_own, (b_lse - b_pair) * 0.6931471805599453, 0.0), mask=o_own < N)
 
 
-@triton.jit(do_not_specialize=["N"])
+@triton.jit
+def _probabilities(b_logit, b_lse_i, b_lse_j, to_logit, STATIC: tl.constexpr):
+    """p_ij + p_ji, p_ij = exp(logit_ij - lse_i); one exponential does for both where the bound keeps them in range."""
+    if STATIC:
+        b_rate_i = tl.exp2(to_logit - b_lse_i)
+        b_rate_j = tl.exp2(to_logit - b_lse_j)
+        return tl.exp2(b_logit - to_logit) * (b_rate_i[:, None] + b_rate_j[None, :])
+    return tl.exp2(b_logit - b_lse_i[:, None]) + tl.exp2(b_logit - b_lse_j[None, :])
+
+
+@triton.jit(do_not_specialize=["N", "views"])
 def _grad_kernel(
     p_unit,  # [2, N, DP]
     p_inverse,  # [2, N]
@@ -152,6 +199,7 @@ def _grad_kernel(
     p_grad,  # [2, N, D], contiguous
     N,
     D,
+    views,  # 2; known to the compiler, it would unroll the loops over views and spill
     mask_step,
     scale: tl.float64,  # log2(e) / temperature
     SYMMETRIC: tl.constexpr,
@@ -160,68 +208,79 @@ def _grad_kernel(
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
     DP: tl.constexpr,
-    TILE: tl.constexpr,
+    OWN: tl.constexpr,
+    OTHER: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     to_logit = tl.full((), scale, ACC)
     i_tile = tl.program_id(0)
     i_view = tl.program_id(1)
-    o_out = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK).to(tl.int64)[None, :]
-    size = N.to(tl.int64) * DP
-    p_own = p_unit + i_view * size
-    o_i = i_tile.to(tl.int64) * TILE + tl.arange(0, TILE)
-    m_i = _kept(p_mask, mask_step, o_i, N, HAS_MASK)
-    b_own = tl.load(p_own + o_i[:, None] * DP + o_out, mask=m_i[:, None], other=0.0)
-    b_lse_i = tl.load(p_lse + i_view * N.to(tl.int64) + o_i, mask=m_i, other=float("inf"))
-    if STATIC:
-        b_rate_i = tl.exp2(to_logit - b_lse_i)
-    b_along = tl.zeros((TILE,), ACC)
-    b_du = tl.zeros((TILE, BLOCK), ACC)
-
-    # of two rows of which neither is an anchor no cosine enters the loss
-    for i_other in range(2 if SYMMETRIC else 2 - i_view):
-        p_other = p_unit + i_other * size
-        for i_step in range(tl.cdiv(N, TILE)):
-            o_j = (i_step * TILE + tl.arange(0, TILE)).to(tl.int64)
-            m_j = _kept(p_mask, mask_step, o_j, N, HAS_MASK)
-            b_cos, b_other = _tile_cosines(
-                b_own, p_own, p_other, o_i, o_j, m_i, m_j, ACC, PRECISION, DP, TILE, BLOCK
-            )  # fmt: skip
-            b_lse_j = tl.load(p_lse + i_other * N.to(tl.int64) + o_j, mask=m_j, other=float("inf"))
-            # dL/dcos_ij = (p_ij + p_ji) / temperature, p_ij = exp(logit_ij - lse_i), less the positives
-            b_logit = b_cos * to_logit + tl.where(m_j, 0.0, float("-inf")).to(ACC)[None, :]
-            if STATIC:
-                b_rate_j = tl.exp2(to_logit - b_lse_j)
-                b_weight = tl.exp2(b_logit - to_logit) * (b_rate_i[:, None] + b_rate_j[None, :])
-            else:
-                b_weight = tl.exp2(b_logit - b_lse_i[:, None]) + tl.exp2(b_logit - b_lse_j[None, :])
-            if i_step == i_tile:
-                m_same = o_i[:, None] == o_j[None, :]
-                if i_other == i_view:
-                    b_weight = tl.where(m_same, 0.0, b_weight)
-                else:
-                    b_weight -= tl.where(m_same & m_i[:, None], 2.0 if SYMMETRIC else 1.0, 0.0)
-            b_along += tl.sum(b_weight * b_cos, axis=1)
+    column = tl.program_id(2) * BLOCK
+    own = i_tile * OWN
+    o_own = tl.arange(0, OWN)
+    o_other = tl.arange(0, OTHER)
+    p_own = p_unit + i_view * (N.to(tl.int64) * DP)
+    b_own = _load_tile(p_own, own, N, column, DP, OWN, BLOCK)
+    m_own = _kept(p_mask, mask_step, own, N, OWN, HAS_MASK)
+    b_lse_i = tl.load(p_lse + i_view * N.to(tl.int64) + own + o_own, mask=m_own, other=float("inf"))
+    b_along = tl.zeros((OWN,), ACC)
+    b_du = tl.zeros((OWN, BLOCK), ACC)
+    # dL/dcos_ij = (p_ij + p_ji) / temperature, less the positives; no cosine of two rows that are no anchors enters
+    for i_other in range(views if SYMMETRIC else views - i_view):
+        p_view = p_unit + i_other * (N.to(tl.int64) * DP)
+        for i_step in range(tl.cdiv(N, OTHER) - tl.cdiv(tl.minimum(N - own, OWN), OTHER)):
+            start = _elsewhere(i_step, own, OWN, OTHER)
+            b_cos, b_other = _tile_cosines(b_own, p_own, p_view, own, start, N, ACC, PRECISION, DP, OWN, OTHER, BLOCK)
             if DP > BLOCK:
-                b_other = tl.load(p_other + o_j[:, None] * DP + o_out, mask=m_j[:, None], other=0.0)
+                b_other = _load_tile(p_view, start, N, column, DP, OTHER, BLOCK)
+            m_j = _kept(p_mask, mask_step, start, N, OTHER, HAS_MASK)
+            b_lse_j = tl.load(p_lse + i_other * N.to(tl.int64) + start + o_other, mask=m_j, other=float("inf"))
+            b_logit = b_cos * to_logit + tl.where(m_j, 0.0, float("-inf")).to(ACC)[None, :]
+            b_weight = _probabilities(b_logit, b_lse_i, b_lse_j, to_logit, STATIC)
+            b_along += tl.sum(b_weight * b_cos, axis=1)
             b_du = tl.dot(b_weight.to(b_other.dtype), b_other, b_du, input_precision=PRECISION, out_dtype=ACC)
 
-    # through the normalisation: dx = (du - u (u . du)) / |x|
-    b_inverse = tl.load(p_inverse + i_view * N.to(tl.int64) + o_i, mask=o_i < N, other=0.0)
+    # the tiles of the same samples: the diagonal is the anchor itself, or its positive
+    for i_other in range(views if SYMMETRIC else views - i_view):
+        p_view = p_unit + i_other * (N.to(tl.int64) * DP)
+        for start in range(own, tl.minimum(own + OWN, N), OTHER):
+            b_cos, b_other = _tile_cosines(b_own, p_own, p_view, own, start, N, ACC, PRECISION, DP, OWN, OTHER, BLOCK)
+            if DP > BLOCK:
+                b_other = _load_tile(p_view, start, N, column, DP, OTHER, BLOCK)
+            m_j = _kept(p_mask, mask_step, start, N, OTHER, HAS_MASK)
+            b_lse_j = tl.load(p_lse + i_other * N.to(tl.int64) + start + o_other, mask=m_j, other=float("inf"))
+            m_same = _same_sample(own, start, OWN, OTHER)
+            b_logit = tl.where(m_same & (i_other == i_view), float("-inf"), b_cos * to_logit)
+            b_logit += tl.where(m_j, 0.0, float("-inf")).to(ACC)[None, :]
+            b_weight = _probabilities(b_logit, b_lse_i, b_lse_j, to_logit, STATIC)
+            b_positive = tl.where(m_j & (i_other != i_view), 2.0 if SYMMETRIC else 1.0, 0.0).to(ACC)
+            b_weight = tl.where(m_same, b_weight - b_positive[None, :], b_weight)
+            b_along += tl.sum(b_weight * b_cos, axis=1)
+            b_du = tl.dot(b_weight.to(b_other.dtype), b_other, b_du, input_precision=PRECISION, out_dtype=ACC)
+
+    # through the normalisation: dx = (du - u (u . du)) / |x|; own rows are read again, to hold no registers in the loop
+    b_own = _load_tile(p_own, own, N, column, DP, OWN, BLOCK)
+    first = i_view * N.to(tl.int64) + own
+    m_row = own + o_own < N
+    b_inverse = tl.load(p_inverse + first + o_own, mask=m_row, other=0.0)
     b_grad = (b_du - b_along[:, None] * b_own.to(ACC)) * (tl.load(p_factor) * b_inverse)[:, None]
-    p_out = p_grad + (i_view * N.to(tl.int64) + o_i)[:, None] * D + o_out
-    tl.store(p_out, tl.where(b_inverse[:, None] == 0.0, 0.0, b_grad), mask=(o_i < N)[:, None] & (o_out < D))
+    o_column = column + tl.arange(0, BLOCK)
+    p_out = p_grad + first * D + o_own[:, None] * D + o_column[None, :]
+    tl.store(p_out, tl.where(b_inverse[:, None] == 0.0, 0.0, b_grad), mask=m_row[:, None] & (o_column < D)[None, :])
 
 
-def tile_options(unit: Tensor) -> dict[str, object]:
+def tile_options(unit: Tensor, temperature: float) -> dict[str, object]:
     """The compile-time part of a tile launch over `unit` [2, N, DP]."""
     padded, machine = unit.shape[2], target(unit.device)
-    tiles = large_tiles(unit.dtype, padded, machine)
+    bounded = temperature >= STATIC_BOUND
+    tiles = large_tiles(unit.dtype, padded, machine, bounded)
     return {
+        "STATIC": bounded,
         "ACC": triton_type(accumulate_dtype(unit)),
         "PRECISION": product(unit.dtype, machine),
         "DP": padded,
-        "TILE": tiles.tile,
+        "OWN": tiles.own,
+        "OTHER": tiles.other,
         "BLOCK": tiles.block,
         "num_warps": tiles.warps,
         "num_stages": tiles.stages,
@@ -243,7 +302,7 @@ def large_forward(
     inverse = torch.empty((2, samples), dtype=dtype, device=a.device)
     lse = torch.full((2, samples), torch.inf, dtype=dtype, device=a.device)
     terms = torch.empty((views, samples), dtype=dtype, device=a.device)
-    options = tile_options(unit)
+    options = tile_options(unit, temperature)
     kept = unit if mask is None else mask.view(torch.uint8)
     rows = max(1, 2048 // columns)
     for i_view, view in enumerate((a, b)):
@@ -253,8 +312,8 @@ def large_forward(
             COLUMNS=columns, num_warps=4,
         )  # fmt: skip
     launch(
-        _lse_kernel, (triton.cdiv(samples, options["TILE"]), views), unit, kept, lse, terms, samples, kept.stride(0),
-        math.log2(math.e) / temperature, HAS_MASK=mask is not None, STATIC=temperature >= STATIC_BOUND,
+        _lse_kernel, (triton.cdiv(samples, options["OWN"]), views), unit, kept, lse, terms, samples, 2, kept.stride(0),
+        math.log2(math.e) / temperature, HAS_MASK=mask is not None,
         **options,
     )  # fmt: skip
     count = torch.full((), samples, dtype=dtype, device=a.device) if mask is None else mask.sum(dtype=dtype)
@@ -268,13 +327,13 @@ def large_backward(
 ) -> Tensor:  # fmt: skip
     """Gradient [2, N, D] of both views in `dtype` from that of the loss []."""
     samples, padded = unit.shape[1:]
-    options = tile_options(unit)
+    options = tile_options(unit, temperature)
     out = torch.empty((2, samples, features), dtype=dtype, device=unit.device)
     kept = unit if mask is None else mask.view(torch.uint8)
-    grid = (triton.cdiv(samples, options["TILE"]), 2, padded // options["BLOCK"])
+    grid = (triton.cdiv(samples, options["OWN"]), 2, padded // options["BLOCK"])
     launch(
-        _grad_kernel, grid, unit, inverse, lse, kept, grad * share / temperature, out, samples, features, kept.stride(0),
+        _grad_kernel, grid, unit, inverse, lse, kept, grad * share / temperature, out, samples, features, 2, kept.stride(0),
         math.log2(math.e) / temperature, SYMMETRIC=symmetric, HAS_MASK=mask is not None,
-        STATIC=temperature >= STATIC_BOUND, **options,
+        **options,
     )  # fmt: skip
     return out

@@ -3,7 +3,7 @@
 Every program recomputes all M x M cosines (they are few) to get every row's log-sum-exp without talking to the others,
 then writes the gradient of its own rows and features.
 
-Legend: N samples, M = 2N rows (view a, then view b), D features, `COLUMNS` >= M; logits are cosines / temperature in
+Legend: N samples, M = 2N rows (view a, then view b), D features, `ALL` >= M; logits are cosines / temperature in
 units of log 2; p_ pointer, i_ program index, o_ offsets, m_ mask, b_ block in registers.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
@@ -18,7 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ferbench.kernels.dispatch import accumulate_dtype, launch, target, triton_type
-from ferbench.kernels.info_nce.tiles import operand_dtype, product
+from ferbench.kernels.info_nce.tiles import operand_dtype, product, small_tiles
+
+BLOCK = 32  # features per product
 
 
 @triton.jit
@@ -57,30 +59,30 @@ def _scale_and_length(p_row, m_row, D, ACC: tl.constexpr, DOT: tl.constexpr, ROW
 
 @triton.jit
 def _cosines(
-    p_i, p_j, o_i, o_j, m_i, m_j, b_scale, b_inverse, D,
-    ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    p_all, p_i, o_all, o_i, m_all, m_i, b_scale, b_inverse, D,
+    ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, ALL: tl.constexpr, ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """[ROWS, COLUMNS] cosines of rows o_i with all rows o_j, whose scales and 1 / lengths are given."""
-    m_same = o_i[:, None] == o_j[None, :]
-    b_scale_i = tl.sum(tl.where(m_same, b_scale[None, :], 0.0), axis=1)
-    b_inverse_i = tl.sum(tl.where(m_same, b_inverse[None, :], 0.0), axis=1)
-    b_dot = tl.zeros((ROWS, COLUMNS), ACC)
+    """[ALL, ROWS] cosines of all rows, whose scales and 1 / lengths are given, with rows o_i; and scale / length of those."""
+    m_same = o_all[:, None] == o_i[None, :]
+    b_scale_i = tl.sum(tl.where(m_same, b_scale[:, None], 0.0), axis=0)
+    b_inverse_i = tl.sum(tl.where(m_same, b_inverse[:, None], 0.0), axis=0)
+    b_dot = tl.zeros((ALL, ROWS), ACC)
     for i_block in range(tl.cdiv(D, BLOCK)):
+        b_x = (_load_block(p_all, m_all, i_block, D, ACC, BLOCK) * b_scale[:, None]).to(DOT)
         b_i = (_load_block(p_i, m_i, i_block, D, ACC, BLOCK) * b_scale_i[:, None]).to(DOT)
-        b_j = (_load_block(p_j, m_j, i_block, D, ACC, BLOCK) * b_scale[:, None]).to(DOT)
-        b_dot = tl.dot(b_i, tl.trans(b_j), b_dot, input_precision=PRECISION, out_dtype=ACC)
+        b_dot = tl.dot(b_x, tl.trans(b_i), b_dot, input_precision=PRECISION, out_dtype=ACC)
     # the factors first: the cosine of i and j is then that of j and i to the last bit
-    return b_dot * (b_inverse_i[:, None] * b_inverse[None, :]), b_scale_i * b_inverse_i
+    return b_dot * (b_inverse[:, None] * b_inverse_i[None, :]), b_scale_i * b_inverse_i
 
 
 @triton.jit
-def _fold(b_logit, o_i, o_j, o_pair, m_i, b_max, b_sum, b_pair):
-    """Add a block of rows to each column's running sum of exponentials (and maximum), and its positive where it holds it."""
-    b_pair += tl.sum(tl.where(o_i[:, None] == o_pair[None, :], b_logit, 0.0), axis=0)
-    b_logit = tl.where(m_i[:, None] & (o_i[:, None] != o_j[None, :]), b_logit, float("-inf"))
-    b_new = tl.maximum(b_max, tl.max(b_logit, axis=0))
-    b_sum = b_sum * tl.exp2(b_max - b_new) + tl.sum(tl.exp2(b_logit - b_new[None, :]), axis=0)
+def _fold(b_logit, o_all, o_pair, o_i, m_i, b_max, b_sum, b_pair):
+    """Add the logits [ALL, ROWS] with rows o_i to every row's maximum, sum of exponentials, and positive if it is there."""
+    b_pair += tl.sum(tl.where(o_pair[:, None] == o_i[None, :], b_logit, 0.0), axis=1)
+    b_logit = tl.where(m_i[None, :] & (o_all[:, None] != o_i[None, :]), b_logit, float("-inf"))
+    b_new = tl.maximum(b_max, tl.max(b_logit, axis=1))
+    b_sum = b_sum * tl.exp2(b_max - b_new) + tl.sum(tl.exp2(b_logit - b_new[:, None]), axis=1)
     return b_new, b_sum, b_pair
 
 
@@ -115,75 +117,69 @@ def _small_kernel(
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    ALL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     to_logit = tl.full((), scale, ACC)
     ln2: tl.constexpr = 0.6931471805599453
-    o_j = tl.arange(0, COLUMNS)
-    o_pair = tl.where(o_j < N, o_j + N, o_j - N)
-    m_j = _load_kept(p_mask, mask_step, o_j, N, HAS_MASK)
-    m_anchor_j = m_j if SYMMETRIC else m_j & (o_j < N)
-    p_j = _row_pointers(p_a, p_b, a_row, b_row, o_j, N, ALIGNED)
-    b_scale, b_inverse = _scale_and_length(p_j, m_j, D, ACC, DOT, COLUMNS, BLOCK)
+    o_all = tl.arange(0, ALL)
+    o_pair = tl.where(o_all < N, o_all + N, o_all - N)
+    m_all = _load_kept(p_mask, mask_step, o_all, N, HAS_MASK)
+    m_anchor = m_all if SYMMETRIC else m_all & (o_all < N)
+    p_all = _row_pointers(p_a, p_b, a_row, b_row, o_all, N, ALIGNED)
+    b_scale, b_inverse = _scale_and_length(p_all, m_all, D, ACC, DOT, ALL, BLOCK)
 
-    # the matrix is symmetric: the log-sum-exp of a column, folded over blocks of rows, is that of the row of its name
+    # log-sum-exp of every row, folded over blocks of the others; this program's own block first, and kept
     i_own = tl.program_id(0)
     o_i = i_own * ROWS + tl.arange(0, ROWS)
     m_i = _load_kept(p_mask, mask_step, o_i, N, HAS_MASK)
     p_i = _row_pointers(p_a, p_b, a_row, b_row, o_i, N, ALIGNED)
     b_cos, b_to_unit = _cosines(
-        p_i, p_j, o_i, o_j, m_i, m_j, b_scale, b_inverse, D, ACC, DOT, PRECISION, ROWS, COLUMNS, BLOCK
+        p_all, p_i, o_all, o_i, m_all, m_i, b_scale, b_inverse, D, ACC, DOT, PRECISION, ALL, ROWS, BLOCK
     )  # fmt: skip
-    b_max = tl.full((COLUMNS,), -2.0, ACC) * to_logit
-    b_sum = tl.zeros((COLUMNS,), ACC)
-    b_max, b_sum, b_pair = _fold(to_logit * b_cos, o_i, o_j, o_pair, m_i, b_max, b_sum, b_sum)
+    b_max = tl.full((ALL,), -2.0, ACC) * to_logit
+    b_sum = tl.zeros((ALL,), ACC)
+    b_max, b_sum, b_pair = _fold(to_logit * b_cos, o_all, o_pair, o_i, m_i, b_max, b_sum, b_sum)
     for i_other in range(tl.cdiv(2 * N, ROWS) - 1):
         o_o = (i_other + (i_other >= i_own).to(tl.int32)) * ROWS + tl.arange(0, ROWS)
         m_o = _load_kept(p_mask, mask_step, o_o, N, HAS_MASK)
         p_o = _row_pointers(p_a, p_b, a_row, b_row, o_o, N, ALIGNED)
         b_other, _ = _cosines(
-            p_o, p_j, o_o, o_j, m_o, m_j, b_scale, b_inverse, D, ACC, DOT, PRECISION, ROWS, COLUMNS, BLOCK
+            p_all, p_o, o_all, o_o, m_all, m_o, b_scale, b_inverse, D, ACC, DOT, PRECISION, ALL, ROWS, BLOCK
         )  # fmt: skip
-        b_max, b_sum, b_pair = _fold(to_logit * b_other, o_o, o_j, o_pair, m_o, b_max, b_sum, b_pair)
+        b_max, b_sum, b_pair = _fold(to_logit * b_other, o_all, o_pair, o_o, m_o, b_max, b_sum, b_pair)
     # rows that anchor nothing get an infinite log-sum-exp, hence probability 0
-    b_lse_j = tl.where(m_anchor_j, b_max + tl.log2(tl.where(m_anchor_j, b_sum, 1.0)), float("inf"))
+    b_lse = tl.where(m_anchor, b_max + tl.log2(tl.where(m_anchor, b_sum, 1.0)), float("inf"))
 
-    count = tl.sum(m_anchor_j.to(tl.int32), axis=0)
+    count = tl.sum(m_anchor.to(tl.int32), axis=0)
     enough = count > (2 if SYMMETRIC else 1)  # two samples at least
     share = tl.where(enough, 1.0 / tl.maximum(count, 1).to(ACC), 0.0)
     if (i_own == 0) & (tl.program_id(1) == 0):
-        total = tl.sum(tl.where(m_anchor_j, b_lse_j - b_pair, 0.0), axis=0)
+        total = tl.sum(tl.where(m_anchor, b_lse - b_pair, 0.0), axis=0)
         tl.store(p_loss, tl.where(enough, ln2 * share * total, 0.0))
 
     if GRAD:
-        m_itself = o_i[:, None] == o_j[None, :]
-        m_both = m_i[:, None] & m_j[None, :]
-        b_lse_i = tl.sum(tl.where(m_itself & m_anchor_j[None, :], b_lse_j[None, :], 0.0), axis=1)
+        m_itself = o_all[:, None] == o_i[None, :]
+        m_both = m_all[:, None] & m_i[None, :]
         m_anchor_i = m_i if SYMMETRIC else m_i & (o_i < N)
+        b_lse_i = tl.sum(tl.where(m_itself & m_anchor[:, None], b_lse[:, None], 0.0), axis=0)
         b_lse_i = tl.where(m_anchor_i, b_lse_i, float("inf"))
         # dL/dcos_ij = p_ij + p_ji - [j pairs with i] (anchor i + anchor j), times share / temperature
         b_logit = tl.where(m_both & ~m_itself, to_logit * b_cos, float("-inf"))
-        b_weight = tl.exp2(b_logit - b_lse_i[:, None]) + tl.exp2(b_logit - b_lse_j[None, :])
-        b_positive = m_anchor_i.to(ACC)[:, None] + m_anchor_j.to(ACC)[None, :]
-        b_weight -= tl.where(m_both & (o_i[:, None] == o_pair[None, :]), b_positive, 0.0)
+        b_weight = tl.exp2(b_logit - b_lse_i[None, :]) + tl.exp2(b_logit - b_lse[:, None])
+        b_positive = m_anchor.to(ACC)[:, None] + m_anchor_i.to(ACC)[None, :]
+        b_weight -= tl.where(m_both & (o_pair[:, None] == o_i[None, :]), b_positive, 0.0)
         # through the normalisation: dx = (du - u (u . du)) / |x|
-        b_along = tl.sum(b_weight * b_cos, axis=1)
+        b_along = tl.sum(b_weight * b_cos, axis=0)
         i_block = tl.program_id(1)
-        b_x = (_load_block(p_j, m_j, i_block, D, ACC, BLOCK) * b_scale[:, None]).to(DOT)
-        b_weight = (b_weight * b_inverse[None, :]).to(DOT)
-        b_du = tl.dot(b_weight, b_x, input_precision=PRECISION, out_dtype=ACC)
+        b_x = (_load_block(p_all, m_all, i_block, D, ACC, BLOCK) * b_scale[:, None]).to(DOT)
+        b_weight = (b_weight * b_inverse[:, None]).to(DOT)
+        b_du = tl.dot(tl.trans(b_weight), b_x, input_precision=PRECISION, out_dtype=ACC)
         b_u = _load_block(p_i, m_i, i_block, D, ACC, BLOCK) * b_to_unit[:, None]
         b_grad = (b_du - b_along[:, None] * b_u) * (share * to_logit * ln2 * b_to_unit)[:, None]
         o_f = i_block * BLOCK + tl.arange(0, BLOCK)
         p_out = p_grad + o_i.to(tl.int64)[:, None] * D + o_f.to(tl.int64)[None, :]
         tl.store(p_out, tl.where(enough, b_grad, 0.0), mask=(o_i < 2 * N)[:, None] & (o_f < D)[None, :])
-
-
-def small_options(samples: int) -> dict[str, int]:
-    """The compile-time sizes of a launch over `samples` pairs: at most 8192 cosines in registers."""
-    columns = max(16, triton.next_power_of_2(2 * samples))
-    return {"ROWS": min(columns, 8192 // columns), "COLUMNS": columns, "BLOCK": 32, "num_warps": min(8, columns // 16)}
 
 
 def small_forward(
@@ -195,15 +191,17 @@ def small_forward(
     dtype, operand = accumulate_dtype(a), operand_dtype(a)
     loss = torch.empty((), dtype=dtype, device=a.device)
     grad = torch.empty((2 if with_grad else 0, samples, features), dtype=dtype, device=a.device)
-    options = small_options(samples)
+    machine = target(a.device)
+    every, rows, warps = small_tiles(samples, machine)
     aligned = all(n * a.element_size() % 16 == 0 for n in (a.stride(0), b.stride(0)))
     aligned = aligned and a.data_ptr() % 16 == 0 and b.data_ptr() % 16 == 0
-    grid = (max(1, triton.cdiv(2 * samples, options["ROWS"])), max(1, triton.cdiv(features, options["BLOCK"])))
+    grid = (max(1, triton.cdiv(2 * samples, rows)), max(1, triton.cdiv(features, BLOCK)))
     kept = a if mask is None else mask.view(torch.uint8)
     launch(
         _small_kernel, grid if with_grad else (1, 1), a, b, kept, loss, grad, samples, features,
         a.stride(0), b.stride(0), kept.stride(0), math.log2(math.e) / temperature,
         SYMMETRIC=symmetric, HAS_MASK=mask is not None, GRAD=with_grad, ALIGNED=aligned,
-        ACC=triton_type(dtype), DOT=triton_type(operand), PRECISION=product(operand, target(a.device)), **options,
+        ACC=triton_type(dtype), DOT=triton_type(operand), PRECISION=product(operand, machine), ROWS=rows, ALL=every, BLOCK=BLOCK,
+        num_warps=warps,
     )  # fmt: skip
     return loss, grad

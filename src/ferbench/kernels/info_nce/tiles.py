@@ -14,11 +14,12 @@ from ferbench.kernels.dispatch import accumulate_dtype, target
 class Tiles:
     """One launch of the tile kernels.
 
-    `tile` rows by `tile` rows of cosines at a time; products run over `block` features; `warps` and `stages` are
-    Triton's.
+    A program owns `own` rows and meets `other` rows at a time (`own` is a multiple of `other`); products run over
+    `block` features; `warps` and `stages` are Triton's.
     """
 
-    tile: int
+    own: int
+    other: int
     block: int
     warps: int
     stages: int
@@ -44,19 +45,25 @@ def product(operand: torch.dtype, machine: str) -> str:
     return "bf16x3" if operand == torch.float32 and machine != "cpu" else "ieee"
 
 
-def feature_block(features: int) -> int:
-    """Features per product: a power of two of at least 16."""
-    return min(max(16, 1 << (features - 1).bit_length()), 64)
-
-
 def padded_features(features: int) -> int:
-    """Columns of a stored unit row: `features` rounded up to whole blocks."""
-    block = feature_block(features)
-    return -(-features // block) * block
+    """Columns of a stored unit row: a power of two from 16 to 64, or a multiple of 64."""
+    return max(16, 1 << (features - 1).bit_length()) if features <= 64 else -(-features // 64) * 64
 
 
-def large_tiles(operand: torch.dtype, features: int, machine: str) -> Tiles:
-    """The launch for unit rows of type `operand` on `machine`."""
-    wide = operand == torch.bfloat16 and machine.startswith("sm")
-    tile = 128 if wide else 64
-    return Tiles(tile, feature_block(features), warps=8 if wide else 4, stages=2)
+def small_tiles(samples: int, machine: str) -> tuple[int, int, int]:
+    """Rows of both views held by a program of the one-launch kernel, rows it owns, and warps: the most without spills."""
+    every = max(16, 1 << (2 * samples - 1).bit_length())
+    own = min(every, 32) if every < 128 else 16 if every > 128 else 64 if machine == "sm90" else 32
+    return every, own, max(2, min(8 if machine.startswith("sm") else 4, every // 16))
+
+
+def large_tiles(operand: torch.dtype, padded: int, machine: str, bounded: bool) -> Tiles:
+    """The launch for unit rows of type `operand` and `padded` columns on `machine`: the largest that does not spill.
+
+    `bounded` is whether the largest logit is known beforehand, which takes fewer registers.
+    """
+    narrow = min(padded, 64)
+    if operand == torch.bfloat16 and machine.startswith("sm"):
+        other = 64 if machine == "sm90" and bounded and padded <= 128 else 32
+        return Tiles(128, other, 128 if padded == 128 else narrow, warps=8, stages=2)
+    return Tiles(32 if machine == "sm80" else 64, 32, narrow, warps=8 if machine == "sm90" else 4, stages=2)

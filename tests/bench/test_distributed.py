@@ -1,0 +1,182 @@
+"""Two processes that share every batch end where one process with the whole batch ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed as dist
+
+from ferbench.bench import records
+from ferbench.bench import train as loop
+from ferbench.bench.interrupt import Interrupted
+from ferbench.bench.processes import agreed, largest, process_group, rank
+from ferbench.bench.reproduce import claimed
+from ferbench.bench.train import Run, train
+
+MakeRun = Callable[..., Run]
+# No batch norm and no dropout: both see the rows of one process alone.
+SMALL = {"backbone": "vit_tiny", "dropout": 0.0, "epochs": 2, "steps_per_epoch": 2, "batch_size": 4, "mu": 2}
+STATE = {"optimizer": "sgd", "lr": 0.01, "ema_buffers": "copy"}  # Adam would blow rounding up where gradients vanish
+
+
+def together(world: int, work: Callable[[int], object], folder: Path) -> list[int]:
+    """Run `work(rank)` in `world` forked processes of one gloo group; their exit codes."""
+
+    def start(number: int) -> None:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=world)
+        work(number)
+        dist.destroy_process_group()
+
+    fork = multiprocessing.get_context("fork")
+    children = [fork.Process(target=start, args=(number,)) for number in range(world)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    return [child.exitcode if child.exitcode is not None else -1 for child in children]
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return loaded
+
+
+def largest_difference(first: dict[str, Any], second: dict[str, Any]) -> float:
+    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
+
+
+METHODS = [
+    ("fixmatch", {"threshold": 0.5}),
+    ("fixmatch", {"threshold": 0.5, "joint": True, "reduction": "sum", "unlabelled_weight": 0.3}),
+    ("remop", {"threshold": 0.5}),
+    ("remop", {"threshold": 0.5, "reduction": "sum"}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), METHODS, ids=lambda value: str(value).replace(" ", ""))
+def test_two_processes_equal_one(make_tiny_run: MakeRun, tmp_path: Path, method: str, options: dict[str, Any]) -> None:
+    changes = {**SMALL, **STATE, "options": options, "lr": 0.001 if "reduction" in options else 0.01}
+    changes |= {"epochs": 1, "steps_per_epoch": 3}
+    train(make_tiny_run(method, **changes), tmp_path / "one")
+    kept = [line["mask rate"] for line in checkpoint(tmp_path / "one")["history"]]
+    assert all(0 < rate < 1 for rate in kept)  # else masks would not be tried
+
+    def work(number: int) -> None:
+        train(make_tiny_run(method, **changes), tmp_path / f"rank{number}")
+
+    assert together(2, work, tmp_path) == [0, 0]
+    one, two = checkpoint(tmp_path / "one"), checkpoint(tmp_path / "rank0")
+    start = loop.make_state(make_tiny_run(method, **changes), torch.device("cpu"), loop.Silent()).method.state_dict()
+    assert largest_difference(start, one["method"]) > 1e-3
+    for part in ("method", "average"):
+        assert largest_difference(one[part], two[part]) < 1e-5
+    predictions = [dict(np.load(tmp_path / name / "predictions.npz")) for name in ("one", "rank0")]
+    for name, values in predictions[0].items():
+        np.testing.assert_allclose(predictions[1][name], values, atol=1e-4)
+    assert not (tmp_path / "rank1").exists()  # the second process writes nothing
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(make_tiny_run: MakeRun, tmp_path: Path) -> None:
+    def work(number: int) -> None:
+        with pytest.raises(records.RunError, match="2 processes cannot share batch_size=3 evenly"):
+            train(make_tiny_run("vanilla", batch_size=3), tmp_path / "run")
+
+    assert together(2, work, tmp_path) == [0, 0]
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_all_processes_stop_after_the_same_step(
+    make_tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    """Only one of them gets the signal, inside an epoch; they agree at the epoch's end, and go on from there."""
+    changes = {**SMALL, **STATE}
+    whole = make_tiny_run("fixmatch", **changes)
+    train(whole, tmp_path / "one")
+    original = loop._accumulate
+
+    def work(number: int) -> None:
+        pending = [number == asked]
+
+        def with_signal(*args: Any) -> None:
+            if pending and pending.pop():
+                os.kill(os.getpid(), signal.SIGTERM)
+            original(*args)
+
+        monkeypatch.setattr(loop, "_accumulate", with_signal)
+        with pytest.raises(Interrupted, match="stopped after step 2 of 4") as caught:
+            train(whole, tmp_path / "run")
+        assert caught.value.exit_code == 143
+        monkeypatch.setattr(loop, "_accumulate", original)
+        dist.barrier()
+        train(whole, tmp_path / "run")
+
+    assert together(2, work, tmp_path) == [0, 0]
+    one, two = checkpoint(tmp_path / "one"), checkpoint(tmp_path / "run")
+    assert (one["step"], two["step"]) == (4, 4)
+    assert largest_difference(one["method"], two["method"]) < 1e-5
+
+
+def test_the_first_process_holds_the_lock_for_all(tmp_path: Path) -> None:
+    def work(number: int) -> None:
+        assert rank() == number
+        assert agreed(number == 0) is True
+        assert largest(number * 15, torch.device("cpu")) == 15
+        with claimed(tmp_path / "run") as free:
+            assert free
+            dist.barrier()
+        dist.barrier()
+        (tmp_path / str(number)).touch()
+
+    assert together(2, work, tmp_path) == [0, 0]
+    assert (tmp_path / "0").exists() and (tmp_path / "1").exists()
+
+
+def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    with process_group():
+        assert not dist.is_initialized()
+        assert (rank(), agreed(False), largest(3, torch.device("cpu"))) == (0, False, 3)
+
+
+@pytest.mark.slow
+def test_torchrun_on_the_command_line(tmp_path: Path) -> None:
+    """Two processes, one line each on stdout from the first alone; the same record as without torchrun."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = ["train", "fixmatch", "--data-option", "scale=0.01", "--split", "balanced:per_class=2"]
+    for change in ("backbone=vit_tiny", "dropout=0", "epochs=1", "steps_per_epoch=3", "batch_size=4", "input_size=16"):
+        arguments += ["--recipe", change]
+    environment = {**os.environ, "FERBENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    outputs = {}
+    for name, launcher in {
+        "one": [sys.executable, "-m", "ferbench.bench.cli"],
+        "two": [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "-m",
+                "ferbench.bench.cli"],
+    }.items():  # fmt: skip
+        done = subprocess.run(
+            [*launcher, *arguments, "--results", str(tmp_path / name)],
+            env=environment, capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        outputs[name] = done.stdout.replace(f"/{name}/", "/")
+    assert outputs["two"].count("record:") == outputs["one"].count("record:") == 1
+    folders = [next((tmp_path / name / "runs").iterdir()) for name in ("one", "two")]
+    assert folders[0].name == folders[1].name
+    first, second = (checkpoint(folder) for folder in folders)
+    assert largest_difference(first["method"], second["method"]) < 1e-4
+    files = [{path.name for path in folder.iterdir()} - {".lock"} for folder in folders]
+    assert files[0] == files[1]
