@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 
 import torch
+from rich.console import Console
 
 if not torch.cuda.is_available():  # Triton looks at this when it is first imported, which torchvision does below
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +98,57 @@ def make_tiny_run() -> MakeRun:
 def one_thread() -> None:
     """Small tensors gain nothing from threads, and a run repeats bit for bit only with as many of them."""
     torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: its exit code, and both streams as lines."""
+
+    code: int
+    out: str
+    err: str
+
+    def error(self) -> str:
+        """The one line on stderr of a command that failed as it should."""
+        assert "Traceback" not in self.err + self.out
+        lines = [line for line in self.err.splitlines() if line.strip()]
+        assert len(lines) == 1 and lines[0].startswith("ferbench: "), self.err
+        return lines[0]
+
+
+@pytest.fixture
+def ferbench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, drawn_faces: Path
+) -> Callable[..., Finished]:
+    """Runs the command line in this process and in `tmp_path`, without a data set of the user's own."""
+    from ferbench.bench import cli
+
+    monkeypatch.setenv("FERBENCH_CACHE", str(drawn_faces))
+    monkeypatch.delenv("FERBENCH_FERPLUS_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Finished:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["ferbench", *map(str, arguments)])
+        monkeypatch.setattr(cli, "console", Console(width=200))  # a console keeps the stdout it was made with
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Finished(ended.value.code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which synthetic faces, once drawn, stay for the tests that follow."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_arguments() -> list[str]:
+    """Options of `ferbench train` for a run of a second: two epochs of two steps on a few synthetic faces."""
+    recipe = ("epochs=2", "steps_per_epoch=2", "batch_size=4", "input_size=16", "crop_padding=2")
+    pairs = [("--data-option", "scale=0.01"), ("--data-option", "size=16"), ("--split", "balanced:per_class=2")]
+    return [word for pair in [*pairs, *(("--recipe", change) for change in recipe)] for word in pair]

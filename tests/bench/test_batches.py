@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ferbench.bench.data.augment import ViewRecipe, apply_plain, augment
-from ferbench.bench.data.batches import Batches, ImageStore, Share, Stream, plain_batches
+from ferbench.bench.data.batches import Batches, ImageStore, Share, Stream, view_batches
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.randomness import derive, generator
 from ferbench.methods import Views
@@ -33,7 +33,9 @@ def stream(size: int, batch: int, seed: int = 1, purpose: str = "labelled") -> S
 def test_a_pass_holds_no_image_twice(size: int, batch: int) -> None:
     whole = size // batch
     for number in range(3):
-        seen = [i for step in range(number * whole, (number + 1) * whole) for i in stream(size, batch).at(step).tolist()]
+        seen = [
+            i for step in range(number * whole, (number + 1) * whole) for i in stream(size, batch).at(step).tolist()
+        ]
         assert len(seen) == whole * batch == len(set(seen))
         assert set(seen) <= set(range(100, 100 + size))
 
@@ -137,10 +139,10 @@ def test_unlabelled_images_may_come_from_another_data_set(make_faces: MakeFaces)
     assert both.truth(batch).tolist() == hidden.labels[batch.index.numpy()].tolist()
 
 
-def test_plain_batches_keep_order_and_count(make_faces: MakeFaces) -> None:
+def test_view_batches_keep_order_and_count(make_faces: MakeFaces) -> None:
     faces = make_faces()
     indices = faces.test[::-1].copy()
-    parts = list(plain_batches(ImageStore(faces, CPU), indices, RECIPE, size=8))
+    parts = list(view_batches(ImageStore(faces, CPU), indices, RECIPE, size=8))
     assert [len(part) for part in parts] == [8, 8, 4]
     assert torch.equal(torch.cat(parts), apply_plain(torch.from_numpy(faces.images[indices]), RECIPE))
 

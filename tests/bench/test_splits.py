@@ -134,7 +134,11 @@ def test_a_class_left_without_a_label_is_refused(make_faces: MakeFaces) -> None:
         ("long_tailed", {"n1": float("inf"), "gamma": 2}, "n1 must be a whole number from 1, not inf"),
         ("long_tailed", {"n1": 10, "gamma": 0}, "gamma must be at least 1, not 0"),
         ("balanced", {"per_class": 0}, "per_class must be a whole number from 1, not 0"),
-        ("balanced", {"per_class": 3, "exceptions": {"fear": 2}}, "excepts 'fear', which is no class (joy, calm, anger"),
+        (
+            "balanced",
+            {"per_class": 3, "exceptions": {"fear": 2}},
+            "excepts 'fear', which is no class (joy, calm, anger",
+        ),
         ("balanced", {"per_class": 3, "exceptions": 2}, "exceptions must give counts by class, not 2"),
         ("full", {"exceptions": {"joy": 2}}, "does not take 'exceptions'"),
         ("fraction", {"fraction": 1.5}, "fraction must be above 0 and at most 1, not 1.5"),
@@ -271,9 +275,7 @@ def test_changed_labels_are_refused(make_faces: MakeFaces, written: Path) -> Non
     ],
     ids=["truncated", "a list", "labelled is a number", "requested is a number", "no validation"],
 )
-def test_a_damaged_split_file_is_refused(
-    make_faces: MakeFaces, written: Path, damage: Callable[[str], str]
-) -> None:
+def test_a_damaged_split_file_is_refused(make_faces: MakeFaces, written: Path, damage: Callable[[str], str]) -> None:
     written.write_text(damage(written.read_text()))
     text = message(lambda: read_split(written, make_faces()))
     assert str(written) in text and "not a readable split file" in text

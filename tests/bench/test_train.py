@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ferbench.bench import records
 from ferbench.bench import train as loop
 from ferbench.bench.data.augment import ViewRecipe
-from ferbench.bench.data.batches import Batches, ImageStore, plain_batches
+from ferbench.bench.data.batches import Batches, ImageStore, view_batches
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.metrics import metrics
 from ferbench.bench.progress import Silent
@@ -86,7 +86,7 @@ def test_evaluation_draws_nothing_and_leaves_the_model_in_training(make_tiny_run
     assert all(torch.equal(value, before[name]) for name, value in state.method.state_dict().items())
     state.method.eval()
     with torch.no_grad():
-        whole = state.method.predict(torch.cat(list(plain_batches(store, run.faces.test, recipe))))
+        whole = state.method.predict(torch.cat(list(view_batches(store, run.faces.test, recipe))))
     np.testing.assert_allclose(first["mixture"], whole.numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -133,7 +133,9 @@ def test_losses_are_means_over_the_epoch(
         assert line["loss"] == pytest.approx(sum(line[name] for name in losses[0] if name != "loss"), rel=1e-5)
 
 
-@pytest.mark.parametrize(("schedule", "factors"), [("constant", (1, 1, 1, 1)), ("cosine", (1, 0.8535534, 0.5, 0.1464466))])
+@pytest.mark.parametrize(
+    ("schedule", "factors"), [("constant", (1, 1, 1, 1)), ("cosine", (1, 0.8535534, 0.5, 0.1464466))]
+)
 def test_learning_rate_schedule(
     make_tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str, factors: tuple[float, ...]
 ) -> None:

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,7 +126,7 @@ def test_views_are_what_the_step_reads(any_method: MakeMethod, random_batch: Any
             given = getattr(batch, part)
             rest = {view: images for view, images in given.views.items() if view != name}
             with pytest.raises(KeyError, match=name):
-                method.step(*batch._replace(**{part: given._replace(views=rest)}))
+                method.step(*batch._replace(**{part: replace(given, views=rest)}))
 
 
 def test_parameter_groups_cover_each_parameter_once(any_method: MakeMethod) -> None:

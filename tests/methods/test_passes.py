@@ -45,7 +45,7 @@ def test_views_go_where_they_belong(joint: bool, encode: Any, batch: Any, table_
     passes = method.passes(*batch(images, [0, 1], weak, strong)[:2])
     assert passes.labelled.encoded.flatten().tolist() == [1, 1]
     assert [prediction.encoded.flatten().tolist() for prediction in passes.weak] == [[2, 2, 2]]
-    assert passes.strong.encoded.flatten().tolist() == [3, 3, 3]
+    assert passes.strong[0].encoded.flatten().tolist() == [3, 3, 3]
 
 
 @pytest.fixture
@@ -107,11 +107,11 @@ def test_batch_statistics_are_those_of_each_pass(joint: bool, batch: Any) -> Non
 
     chunks = [np.concatenate([parts["x"], parts["s"]]), parts["w"]] if joint else [parts[name] for name in "xws"]
     first, last = (chunks[0], chunks[0]) if joint else (parts["x"], parts["s"])
-    assert passes.strong is not None
+    assert len(passes.strong) == 1
     for got, rows, of in (
         (passes.labelled, parts["x"], first),
         (passes.weak[0], parts["w"], parts["w"]),
-        (passes.strong, parts["s"], last),
+        (passes.strong[0], parts["s"], last),
     ):
         np.testing.assert_allclose(got.encoded.numpy(), normalise(rows, of), rtol=1e-4, atol=1e-5)
     mean, variance = np.zeros(3), np.ones(3)

@@ -86,7 +86,7 @@ class PreActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.leaky_relu(self.bn1(x), 0.1)
-        shortcut = x if self.shortcut is None else self.shortcut(y)
+        shortcut: Tensor = x if self.shortcut is None else self.shortcut(y)
         return shortcut + self.conv2(F.leaky_relu(self.bn2(self.conv1(y)), 0.1))
 
 
@@ -109,7 +109,7 @@ class WideResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.leaky_relu(self.bn(self.stages(self.stem(images))), 0.1)
+        x: Tensor = F.leaky_relu(self.bn(self.stages(self.stem(images))), 0.1)
         return x.mean(dim=(2, 3))
 
 

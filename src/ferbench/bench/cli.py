@@ -167,14 +167,15 @@ def reproduce(
         raise DataError(f"{target}: nothing can be run; the lines above say why")
     missing = len({workspace.folder(run) for _, _, run in plan.runs if not finished(workspace.folder(run))})
     workers = jobs or default_jobs(missing)
-    if workers > 1 and missing > 1:
+    if workers > 1 and missing > 1 and not processes.several():
         console.print(f"{missing} runs in {workers} processes", highlight=False)
         run_workers(sys.argv[1:], workers)
     else:
         execute(plan, workspace, console)
     if processes.rank() > 0:
         return
-    board = collect(results)
+    known = {protocol.name: protocol for protocol in (*map(load_protocol, protocol_names()), cells[0].protocol)}
+    board = collect(results, list(known.values()))  # the target may be a folder of the user's own
     write_csv(board.lines, results / "leaderboard.csv")
     for table in {id(cell.table): cell for cell in cells}.values():
         console.print(render(table.protocol, table.table, board.lines))

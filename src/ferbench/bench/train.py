@@ -25,15 +25,26 @@ from torch.nn.parallel import DistributedDataParallel
 from ferbench.bench import processes, records
 from ferbench.bench.backbones import make_classifier
 from ferbench.bench.data.augment import ViewRecipe
-from ferbench.bench.data.batches import Batches, ImageStore, Share, Stream, plain_batches
+from ferbench.bench.data.batches import Batches, ImageStore, Share, Stream, view_batches
 from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.splits import Split
 from ferbench.bench.ema import Averaged
 from ferbench.bench.interrupt import Interrupted, StopRequest
 from ferbench.bench.metrics import metrics
 from ferbench.bench.progress import Reporter, Silent
-from ferbench.bench.randomness import derive
-from ferbench.methods import Labelled, Method, Progress, StepResult, Unlabelled, build
+from ferbench.bench.randomness import derive, generator
+from ferbench.methods import (
+    Ask,
+    Facts,
+    Labelled,
+    Method,
+    Progress,
+    Scored,
+    StepResult,
+    Unlabelled,
+    View,
+    build,
+)
 from ferbench.protocols.schema import Recipe
 
 LOG_EVERY = 50  # steps between looks at the device: the bar, and the check for NaN
@@ -166,6 +177,7 @@ def train(
                 nn.utils.clip_grad_norm_(state.method.parameters(), recipe.clip)
             state.scaler.step(state.optimizer)
             state.scaler.update()
+            state.method.after_step(labelled, unlabelled)
             if state.average:
                 state.average.update(lr)
             state.step += 1
@@ -180,7 +192,7 @@ def train(
 
             # the end of an epoch
             if state.step % recipe.steps_per_epoch == 0:
-                state.method.end_epoch(Progress(fraction, epoch), _predictor(state.method, batches))
+                state.method.end_epoch(Progress(fraction, epoch), _answers(state, batches, epoch))
                 line = {"epoch": epoch + 1, "step": state.step, "lr": lr, **means}
                 if share.rank == 0:
                     line |= evaluate(run, state, batches, test_store)
@@ -211,12 +223,27 @@ def make_state(run: Run, device: torch.device, reporter: Reporter) -> State:
     if run.prepare:
         reporter.note(run.prepare(model))
     method = build(run.method, model, run.values).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.begin(_facts(run, device))
     buffers = cast(Any, recipe.ema_buffers)
     return State(
         method=method,
         average=Averaged(method, recipe.ema, buffers=buffers, shrink=recipe.shrink) if recipe.ema > 0 else None,
         optimizer=make_optimizer(method, recipe),
         scaler=torch.amp.GradScaler(device.type, enabled=recipe.dtype == "float16" and device.type == "cuda"),
+    )
+
+
+def _facts(run: Run, device: torch.device) -> Facts:
+    pool = run.unlabelled_faces or run.faces
+    unlabelled = run.unlabelled_faces.train if run.unlabelled_faces else run.split.unlabelled
+    labelled = torch.from_numpy(run.split.labelled).to(device)
+    return Facts(
+        images=len(pool.labels),
+        labelled_index=labelled,
+        labelled_labels=torch.from_numpy(run.faces.labels).to(device)[labelled],
+        unlabelled_index=torch.from_numpy(unlabelled).to(device),
+        steps=run.recipe.epochs * run.recipe.steps_per_epoch,
+        epochs=run.recipe.epochs,
     )
 
 
@@ -281,7 +308,7 @@ def scores(
 ) -> dict[str, NDArray[np.float32]]:
     """Scores [N, K] of un-augmented images by inference rule, the headline rule first."""
     method.eval()
-    parts = [method.predict_all(images) for images in plain_batches(store, indices, recipe)]
+    parts = [method.predict_all(images) for images in view_batches(store, indices, recipe)]
     return {rule: torch.cat([part[rule].float() for part in parts]).cpu().numpy() for rule in parts[0]}
 
 
@@ -375,20 +402,23 @@ def _means(sums: dict[str, Tensor], spec: records.Spec, step: int) -> dict[str, 
     return means
 
 
-def _predictor(method: Method, batches: Batches) -> Callable[[str], Tensor]:
-    """What `end_epoch` may ask: logits [N, K] over the labelled or the unlabelled images, un-augmented."""
+def _answers(state: State, batches: Batches, epoch: int) -> Ask:
+    """What `end_epoch` may ask: scores over the whole labelled or unlabelled set."""
 
-    def predict(which: str) -> Tensor:
+    @torch.no_grad()
+    def ask(which: str, *, model: str = "student", view: View = "plain") -> Scored:
         stream = batches.labelled_stream if which == "labelled" else batches.unlabelled_stream
         assert stream is not None, f"no {which} images"
         store = batches.store if which == "labelled" else batches.unlabelled_store
-        method.eval()
-        with torch.no_grad():
-            parts = [method.predict(images) for images in plain_batches(store, stream.indices, batches.recipe)]
-        method.train()
-        return torch.cat(parts)
+        chosen = state.method if model == "student" or state.average is None else state.average.method
+        chosen.eval()
+        rng = generator(stream.seed, f"asked/{which}/{view}", epoch)
+        parts = [chosen.predict(images) for images in view_batches(store, stream.indices, batches.recipe, view, rng)]
+        state.method.train()
+        index = torch.from_numpy(stream.indices).to(store.device)
+        return Scored(torch.cat(parts), index, store.labels[index] if which == "labelled" else None)
 
-    return predict
+    return ask
 
 
 def _share(recipe: Recipe) -> Share:

@@ -9,6 +9,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ferbench.methods.base import (
+    Ask,
+    Facts,
     Labelled,
     Learner,
     Method,
@@ -17,8 +19,10 @@ from ferbench.methods.base import (
     Prediction,
     Progress,
     PseudoLabels,
+    Scored,
     StepResult,
     Unlabelled,
+    View,
     Views,
 )
 from ferbench.methods.fixmatch import FixMatch
@@ -26,8 +30,9 @@ from ferbench.methods.remop import ReMoP
 from ferbench.methods.vanilla import Vanilla
 
 __all__ = [
-    "LEARNERS", "METHODS", "PLUG_INS", "Labelled", "Learner", "Method", "MethodError", "Model", "Passes", "Prediction",
-    "Progress", "PseudoLabels", "StepResult", "Unlabelled", "Variant", "Views", "build", "option_values",
+    "Ask", "Facts", "LEARNERS", "Labelled", "Learner", "METHODS", "Method", "MethodError", "Model", "PLUG_INS",
+    "Passes", "Prediction", "Progress", "PseudoLabels", "Scored", "StepResult", "Unlabelled", "Variant", "View",
+    "Views", "build", "option_values",
 ]  # fmt: skip
 
 Variant = Literal["paper", "released"]
@@ -72,10 +77,10 @@ def option_values(name: str, variant: Variant, options: Mapping[str, object]) ->
 def build(name: str, model: Model, values: Mapping[str, object]) -> Method:
     """A method around `model`, from the complete `values` that `option_values` returns."""
     if name not in PLUG_INS:
-        return LEARNERS[name](model, _options(LEARNERS[name], values))  # type: ignore[call-arg]
+        return LEARNERS[name](model, _options(LEARNERS[name], values))
     plug_in, learner = PLUG_INS[name], LEARNERS[str(values["learner"])]
-    wrapped = learner(model, _options(learner, values))  # type: ignore[call-arg]
-    return plug_in(wrapped, model, _options(plug_in, values))  # type: ignore[call-arg]
+    wrapped = learner(model, _options(learner, values))
+    return plug_in(wrapped, model, _options(plug_in, values))
 
 
 def _options(owner: type[Method], values: Mapping[str, object]) -> object:

@@ -11,11 +11,14 @@ Shapes: B labelled images, U unlabelled images, K classes, D feature width, S in
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
+
+
+View = Literal["weak", "weak2", "strong", "strong2", "plain"]
 
 
 class Prediction(NamedTuple):
@@ -35,7 +38,8 @@ class Model(Protocol):
     def __call__(self, images: Tensor) -> Prediction: ...
 
 
-class Labelled(NamedTuple):
+@dataclass(frozen=True)
+class Labelled:
     """Labelled images, one tensor [B, 3, S, S] per view; `index` are positions in the data set."""
 
     views: Mapping[str, Tensor]
@@ -43,7 +47,8 @@ class Labelled(NamedTuple):
     index: Tensor  # [B] int64
 
 
-class Unlabelled(NamedTuple):
+@dataclass(frozen=True)
+class Unlabelled:
     """Unlabelled images, one tensor [U, 3, S, S] per view."""
 
     views: Mapping[str, Tensor]
@@ -72,15 +77,50 @@ class StepResult(NamedTuple):
     pseudo: PseudoLabels | None = None
 
 
-class Passes(NamedTuple):
-    """A learner's forward passes over one labelled and one unlabelled batch; `weak` carry no gradient."""
+@dataclass(frozen=True)
+class Passes:
+    """A learner's forward passes over one labelled and one unlabelled batch, by view (weak and weak2; strong, strong2).
+
+    Targets made from them carry no gradient, whichever pass they come from. `index` are the unlabelled images' positions
+    in the data set, for methods that keep a table of them.
+    """
 
     labelled: Prediction
     weak: tuple[Prediction, ...] = ()
-    strong: Prediction | None = None
+    strong: tuple[Prediction, ...] = ()
+    index: Tensor | None = None
 
 
-View = Literal["weak", "weak2", "strong", "strong2", "plain"]
+class Facts(NamedTuple):
+    """What a method may know of its training before it starts, to size tables, banks and class priors."""
+
+    images: int  # of the data set: every `index` is below
+    labelled_index: Tensor  # [N_l] positions
+    labelled_labels: Tensor  # [N_l]
+    unlabelled_index: Tensor  # [N_u] positions
+    steps: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Answers about a whole set between epochs: a model's scores, and what belongs to them row by row."""
+
+    scores: Tensor  # [N, K], what `predict` gives
+    index: Tensor  # [N] positions in the data set
+    labels: Tensor | None  # [N], of the labelled set only
+
+
+class Ask(Protocol):
+    """`ask("labelled")` or `ask("unlabelled", model="average", view="weak")`: scores of a whole set."""
+
+    def __call__(
+        self,
+        which: Literal["labelled", "unlabelled"],
+        *,
+        model: Literal["student", "average"] = "student",
+        view: View = "plain",
+    ) -> Scored: ...
 
 
 @dataclass(frozen=True)
@@ -115,11 +155,17 @@ class Method(nn.Module, ABC):
         """Optimiser groups; the base learning rate is `lr`."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
 
-    def after_backward(self) -> None:  # noqa: B027 - most methods leave gradients alone
+    def begin(self, facts: Facts) -> None:  # noqa: B027 - optional, as are the three hooks below
+        """Called once before training, before a checkpoint is loaded: the place to register buffers that need sizes."""
+
+    def after_backward(self) -> None:  # noqa: B027
         """Called between backward and the optimiser's step."""
 
-    def end_epoch(self, progress: Progress, predict: Callable[[str], Tensor]) -> None:  # noqa: B027 - optional hook
-        """Called after each epoch; `predict("labelled")` or `("unlabelled")` gives logits [N, K] of the weak views."""
+    def after_step(self, labelled: Labelled, unlabelled: Unlabelled | None) -> None:  # noqa: B027
+        """Called after the optimiser's step and before the loop's average: teachers, queues, second passes."""
+
+    def end_epoch(self, progress: Progress, ask: Ask) -> None:  # noqa: B027
+        """Called after each epoch; `ask` gives scores of the labelled or the unlabelled images."""
 
     def not_averaged(self) -> frozenset[str]:
         """Names of state entries that the averaged (EMA) copy takes over unchanged from the student."""

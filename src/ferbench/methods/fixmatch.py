@@ -60,7 +60,7 @@ class FixMatch(Learner):
             target: Prediction = self.model(weak)
         if not self.options.joint:
             second = self.model(strong)
-        return Passes(first, (target,), second)
+        return Passes(first, (target,), (second,), unlabelled.index)
 
     def thresholds(self) -> float:
         return self.options.threshold
@@ -69,9 +69,9 @@ class FixMatch(Learner):
         return PseudoLabels(*pseudo_label(passes.weak[0].logits, thresholds=self.thresholds()))
 
     def losses(self, passes: Passes, labels: Tensor, pseudo: PseudoLabels | None) -> dict[str, Tensor]:
-        assert pseudo is not None and passes.strong is not None
+        assert pseudo is not None
         supervised = F.cross_entropy(passes.labelled.logits.float(), labels, reduction="none")
-        unsupervised = F.cross_entropy(passes.strong.logits.float(), pseudo.label, reduction="none") * pseudo.keep
+        unsupervised = F.cross_entropy(passes.strong[0].logits.float(), pseudo.label, reduction="none") * pseudo.keep
         return {
             "supervised": reduce(supervised, self.options.reduction),
             "unsupervised": self.options.unlabelled_weight * reduce(unsupervised, self.options.reduction),

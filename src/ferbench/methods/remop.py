@@ -33,7 +33,7 @@ test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -43,6 +43,8 @@ from torch.nn import functional as F
 
 from ferbench.kernels import center_etf_loss, pseudo_label
 from ferbench.methods.base import (
+    Ask,
+    Facts,
     Labelled,
     Learner,
     Method,
@@ -126,8 +128,8 @@ class ReMoP(Method):
     def regularisers(self, passes: Passes, labels: Tensor, pseudo: PseudoLabels | None) -> tuple[Tensor, Tensor]:
         """The centre loss over labelled and confident unlabelled rows, each a mean of its own, and Eq. 8."""
         center, etf = self._center_loss(passes.labelled, labels, None)
-        if pseudo is not None and passes.strong is not None:
-            center = center + self._center_loss(passes.strong, pseudo.label, pseudo.keep)[0]
+        if pseudo is not None:
+            center = center + self._center_loss(passes.strong[0], pseudo.label, pseudo.keep)[0]
         return self.options.center_scale * center, etf
 
     def _center_loss(self, prediction: Prediction, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -173,8 +175,14 @@ class ReMoP(Method):
         if self.centers.grad is not None and self.options.center_grad_scale != 1.0:
             self.centers.grad.mul_(self.options.center_grad_scale)
 
-    def end_epoch(self, progress: Progress, predict: Callable[[str], Tensor]) -> None:
-        self.learner.end_epoch(progress, predict)
+    def begin(self, facts: Facts) -> None:
+        self.learner.begin(facts)
+
+    def after_step(self, labelled: Labelled, unlabelled: Unlabelled | None) -> None:
+        self.learner.after_step(labelled, unlabelled)
+
+    def end_epoch(self, progress: Progress, ask: Ask) -> None:
+        self.learner.end_epoch(progress, ask)
 
     def not_averaged(self) -> frozenset[str]:
         inner = frozenset(f"learner.{name}" for name in self.learner.not_averaged())

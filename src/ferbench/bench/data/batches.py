@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ferbench.bench.data.augment import View, ViewRecipe, apply, apply_plain, draw
+from ferbench.bench.data.augment import View, ViewRecipe, apply, apply_plain, augment, draw
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.randomness import generator
 from ferbench.methods import Labelled, Unlabelled, Views
@@ -135,9 +135,15 @@ class Batches:
         return index[rows].to(store.device), views
 
 
-def plain_batches(
-    store: ImageStore, indices: NDArray[np.int64], recipe: ViewRecipe, size: int = 256
+def view_batches(
+    store: ImageStore,
+    indices: NDArray[np.int64],
+    recipe: ViewRecipe,
+    view: View = "plain",
+    rng: torch.Generator | None = None,
+    size: int = 256,
 ) -> Iterator[Tensor]:
-    """Un-augmented images [<= size, 3, S, S] of `indices`, in their order."""
+    """One view, un-augmented unless asked, of all `indices` in their order: [<= size, 3, S, S] at a time."""
     for start in range(0, len(indices), size):
-        yield apply_plain(store.gather(torch.from_numpy(indices[start : start + size])), recipe)
+        images = store.gather(torch.from_numpy(indices[start : start + size]))
+        yield apply_plain(images, recipe) if rng is None else augment(images, view, recipe, rng)

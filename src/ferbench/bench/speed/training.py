@@ -22,7 +22,7 @@ import torch
 from timm.utils.model_ema import ModelEma, ModelEmaV3
 
 from ferbench.bench.backbones import make_classifier
-from ferbench.bench.data.batches import ImageStore, Share, plain_batches
+from ferbench.bench.data.batches import ImageStore, Share, view_batches
 from ferbench.bench.data.cache import cache_root
 from ferbench.bench.data.readers import open_dataset, prepare_dataset
 from ferbench.bench.data.splits import make_split
@@ -126,7 +126,7 @@ def data_path(samples: int, command: str) -> list[SpeedRow]:
     for _ in range(3):
         start = time.perf_counter()
         with torch.no_grad():
-            for images in plain_batches(store, run.faces.test, view_recipe(run.recipe)):
+            for images in view_batches(store, run.faces.test, view_recipe(run.recipe)):
                 model.predict(images)
         rates.append(len(run.faces.test) / (time.perf_counter() - start))
     case = f"{run.faces.name}, {run.recipe.backbone}"

@@ -109,7 +109,8 @@ def _ambiguous_kernel(
     b_exp = tl.exp(tl.where(m_positive, -b_score - b_top_p[:, None], b_score - b_top_n[:, None]))
     b_sum_p = tl.sum(tl.where(m_positive, b_exp, 0.0), axis=1)
     b_sum_n = tl.where(b_empty, 1.0, tl.sum(tl.where(m_negative, b_exp, 0.0), axis=1))
-    b_margin = b_top_p + tl.log(b_sum_p) + tl.where(b_empty, float("-inf"), b_top_n + tl.log(b_sum_n))
+    # the two extremes first: far from zero they cancel exactly. Where N is empty its maximum makes the margin -inf
+    b_margin = (b_top_p + b_top_n) + (tl.log(b_sum_p) + tl.log(b_sum_n))
     # a partition without a softmax (NaN, +inf, all -inf) defines no set: NaN rather than a plausible number
     b_valid = tl.where(b_total == b_total, 1.0, float("nan")).to(ACC)
     tl.store(p_loss + o_row, b_valid * log1p_of_exp(b_margin), mask=m_row)

@@ -163,7 +163,8 @@ def _lse_kernel(
     b_pair = tl.zeros((OWN,), ACC)
     for i_other in range(views):
         p_view = p_unit + i_other * (N.to(tl.int64) * DP)
-        for start in range(own, tl.minimum(own + OWN, N), OTHER):
+        for i_step in range(tl.cdiv(tl.minimum(N - own, OWN), OTHER)):
+            start = own + i_step * OTHER
             b_cos, _ = _tile_cosines(b_own, p_own, p_view, own, start, N, ACC, PRECISION, DP, OWN, OTHER, BLOCK)
             b_bar = tl.where(_kept(p_mask, mask_step, start, N, OTHER, HAS_MASK), 0.0, float("-inf")).to(ACC)
             m_same = _same_sample(own, start, OWN, OTHER)
@@ -243,7 +244,8 @@ def _grad_kernel(
     # the tiles of the same samples: the diagonal is the anchor itself, or its positive
     for i_other in range(views if SYMMETRIC else views - i_view):
         p_view = p_unit + i_other * (N.to(tl.int64) * DP)
-        for start in range(own, tl.minimum(own + OWN, N), OTHER):
+        for i_step in range(tl.cdiv(tl.minimum(N - own, OWN), OTHER)):
+            start = own + i_step * OTHER
             b_cos, b_other = _tile_cosines(b_own, p_own, p_view, own, start, N, ACC, PRECISION, DP, OWN, OTHER, BLOCK)
             if DP > BLOCK:
                 b_other = _load_tile(p_view, start, N, column, DP, OTHER, BLOCK)
