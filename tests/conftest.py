@@ -10,6 +10,7 @@ from rich.console import Console
 if not torch.cuda.is_available():  # Triton looks at this when it is first imported, which torchvision does below
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from ferbench.bench.data.faceset import PARTS, FaceSet
 from ferbench.bench.data.fingerprint import faceset_fingerprint
 from ferbench.bench.data.splits import make_split
 from ferbench.bench.runs import Workspace, make_run, method_settings
-from ferbench.bench.train import Run
+from ferbench.bench.state import Run
 from ferbench.protocols import REST, Recipe
+from ferbench.protocols.loader import FOLDER
 
 MakeFaces = Callable[..., FaceSet]
 MakeRun = Callable[..., Run]
@@ -152,3 +154,20 @@ def tiny_arguments() -> list[str]:
     recipe = ("epochs=2", "steps_per_epoch=2", "batch_size=4", "input_size=16", "crop_padding=2")
     pairs = [("--data-option", "scale=0.01"), ("--data-option", "size=16"), ("--split", "balanced:per_class=2")]
     return [word for pair in [*pairs, *(("--recipe", change) for change in recipe)] for word in pair]
+
+
+@pytest.fixture
+def tiny_protocol(tmp_path: Path) -> Path:
+    """A folder `tiny` in `tmp_path` with the demo's protocol, each run of it a second long."""
+    text = (FOLDER / "demo" / "protocol.toml").read_text(encoding="utf-8")
+    changes = {
+        "paper": '"tiny"', "epochs": "2", "steps_per_epoch": "2", "batch_size": "4", "input_size": "16",
+        "options = { scale": "0.01, size = 16 }", "n1": "20", "gamma": "20.0",
+    }  # fmt: skip
+    for key, value in changes.items():
+        text, times = re.subn(rf"^{re.escape(key)} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
+        assert times, key
+    text = text[::-1].replace("0.02 = ammag", "0.01 = ammag", 1)[::-1]  # the last split has another tail
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "protocol.toml").write_text(text, encoding="utf-8")
+    return tmp_path / "tiny"

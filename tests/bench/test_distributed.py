@@ -22,7 +22,8 @@ from ferbench.bench import train as loop
 from ferbench.bench.interrupt import Interrupted
 from ferbench.bench.processes import agreed, largest, process_group, rank
 from ferbench.bench.reproduce import claimed
-from ferbench.bench.train import Run, train
+from ferbench.bench.state import Run
+from ferbench.bench.train import train
 
 MakeRun = Callable[..., Run]
 # No batch norm and no dropout: both see the rows of one process alone.

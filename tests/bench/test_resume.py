@@ -18,7 +18,8 @@ import torch
 from ferbench.bench import records
 from ferbench.bench import train as loop
 from ferbench.bench.interrupt import Interrupted
-from ferbench.bench.train import Run, train
+from ferbench.bench.state import Run
+from ferbench.bench.train import train
 
 MakeRun = Callable[..., Run]
 METHODS = ("vanilla", "fixmatch", "remop")

@@ -22,9 +22,11 @@ from ferbench.bench import train as loop
 from ferbench.bench.data.augment import ViewRecipe
 from ferbench.bench.data.batches import Batches, ImageStore, view_batches
 from ferbench.bench.data.faceset import DataError, FaceSet
+from ferbench.bench.evaluate import scores, select
 from ferbench.bench.metrics import metrics
 from ferbench.bench.progress import Silent
-from ferbench.bench.train import Run, TrainingError, make_state, select, train
+from ferbench.bench.state import Run, make_state
+from ferbench.bench.train import TrainingError, train
 
 MakeRun = Callable[..., Run]
 MakeFaces = Callable[..., FaceSet]
@@ -78,9 +80,9 @@ def test_evaluation_draws_nothing_and_leaves_the_model_in_training(make_tiny_run
     store = ImageStore(run.faces, CPU)
     before = {name: value.clone() for name, value in state.method.state_dict().items()}
     torch.manual_seed(1)
-    first = loop.scores(state.method, store, run.faces.test, recipe)
+    first = scores(state.method, store, run.faces.test, recipe)
     torch.manual_seed(2)
-    second = loop.scores(state.method, store, run.faces.test, recipe)
+    second = scores(state.method, store, run.faces.test, recipe)
     assert list(first) == list(second) == ["mixture", "linear", "centers"]
     assert all(np.array_equal(first[rule], second[rule]) for rule in first)
     assert all(torch.equal(value, before[name]) for name, value in state.method.state_dict().items())

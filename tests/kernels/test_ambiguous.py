@@ -63,7 +63,7 @@ def impl(request: pytest.FixtureRequest) -> str:
 def loop_positives(
     partition: list[float], threshold: float = 0.9, boundary: str = "inclusive", max_positives: int | None = None
 ) -> list[int]:
-    """Eqs. 6-8: the smallest m whose m most probable classes hold the threshold; one fewer (at least 1) when exclusive."""
+    """Eqs. 6-8: the fewest most probable classes that hold the threshold; one fewer (at least 1) when exclusive."""
     top = max(partition)
     total = math.fsum(math.exp(v - top) for v in partition)
     order = sorted(range(len(partition)), key=lambda c: (-partition[c], c))

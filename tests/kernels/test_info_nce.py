@@ -1,4 +1,4 @@
-"""The contrast of two views: Ada-CM's Eqs. 8-9 in slow loops, its worked numbers, and the kernels against the reference.
+"""The contrast of two views: Ada-CM's Eqs. 8-9 in slow loops, its worked numbers, kernels against reference.
 
 Both paths of the kernel run on every shape: `SMALL_BATCH` decides which, and is moved to force one.
 """
@@ -70,9 +70,7 @@ def loop_loss(a: Tensor, b: Tensor, keep: Tensor, temperature: float, symmetric:
 @pytest.mark.parametrize(
     ("rows", "features"), [(1, 3), (2, 1), (3, 7), (17, 16), (35, 40), (70, 5)], ids=lambda n: str(n)
 )
-def test_eq9_contrast(
-    impl: str, symmetric: bool, masked: bool, rows: int, features: int, device: torch.device
-) -> None:
+def test_eq9_contrast(impl: str, symmetric: bool, masked: bool, rows: int, features: int, device: torch.device) -> None:
     a, b = torch.randn(2, rows, features, dtype=torch.float64)
     keep = torch.rand(rows) > 0.4 if masked else torch.ones(rows, dtype=torch.bool)
     loss = info_nce(
@@ -123,9 +121,7 @@ def test_tiny_batches_give_zero(impl: str, rows: int, device: torch.device) -> N
     assert loss.item() == 0.0 and a.grad is not None and a.grad.abs().sum() == 0
 
 
-def grads(
-    a: Tensor, b: Tensor, impl: str, upstream: float = 1.0, **options: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def grads(a: Tensor, b: Tensor, impl: str, upstream: float = 1.0, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
     leaves = a.clone().requires_grad_(), b.clone().requires_grad_()
     loss = info_nce(*leaves, impl=impl, **options)  # type: ignore[arg-type]
     loss.backward(torch.tensor(upstream, dtype=loss.dtype, device=loss.device))

@@ -86,8 +86,9 @@ class PreActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.leaky_relu(self.bn1(x), 0.1)
-        shortcut: Tensor = x if self.shortcut is None else self.shortcut(y)
-        return shortcut + self.conv2(F.leaky_relu(self.bn2(self.conv1(y)), 0.1))
+        shortcut = x if self.shortcut is None else self.shortcut(y)
+        result: Tensor = shortcut + self.conv2(F.leaky_relu(self.bn2(self.conv1(y)), 0.1))
+        return result
 
 
 class WideResNet(nn.Module):

@@ -74,7 +74,7 @@ def prepare(
             dataset, _values(option), root=root, cache=cache_root(), partial=partial, threads=threads,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
-    print(report.json() if as_json else report.text())
+    print(json.dumps(report.json(), indent=1) if as_json else report.text())
 
 
 @app.command("train")
@@ -215,9 +215,11 @@ def main() -> None:
         with processes.process_group():
             console.quiet = processes.rank() > 0
             code = app(standalone_mode=False)
+        if code == 130:  # how typer tells of Ctrl-C
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("stopped before a run had begun", 130)
+        _fail("stopped; what was saved before is kept", 130)
     except UsageError as error:
         _fail(f"{error.format_message()} (see ferbench --help)", 2)
     except Interrupted as error:

@@ -26,7 +26,8 @@ from ferbench.bench.interrupt import Interrupted, StopRequest
 from ferbench.bench.leaderboard import implemented
 from ferbench.bench.progress import Bar, Silent
 from ferbench.bench.runs import Workspace, resolve_cell
-from ferbench.bench.train import Run, train
+from ferbench.bench.state import Run
+from ferbench.bench.train import train
 from ferbench.methods import Variant
 from ferbench.protocols import Cell
 

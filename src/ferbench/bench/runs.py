@@ -17,7 +17,7 @@ from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.options import Value, resolve_options
 from ferbench.bench.data.readers import READERS, open_dataset
 from ferbench.bench.data.splits import Split, make_split
-from ferbench.bench.train import Run
+from ferbench.bench.state import Run
 from ferbench.methods import Variant, option_values
 from ferbench.protocols import REST, Cell, Recipe
 

@@ -9,33 +9,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from ferbench.bench import processes, records
-from ferbench.bench.backbones import make_classifier
-from ferbench.bench.data.augment import ViewRecipe
-from ferbench.bench.data.batches import Batches, ImageStore, Share, Stream, view_batches
-from ferbench.bench.data.faceset import FaceSet
-from ferbench.bench.data.splits import Split
-from ferbench.bench.ema import Averaged
+from ferbench.bench.data.batches import Batches, ImageStore, Share, view_batches
+from ferbench.bench.evaluate import evaluate, finish
 from ferbench.bench.interrupt import Interrupted, StopRequest
-from ferbench.bench.metrics import metrics
 from ferbench.bench.progress import Reporter, Silent
 from ferbench.bench.randomness import derive, generator
+from ferbench.bench.state import Run, State, make_batches, make_state
 from ferbench.methods import (
     Ask,
-    Facts,
     Labelled,
     Method,
     Progress,
@@ -43,7 +34,6 @@ from ferbench.methods import (
     StepResult,
     Unlabelled,
     View,
-    build,
 )
 from ferbench.protocols.schema import Recipe
 
@@ -52,60 +42,6 @@ LOG_EVERY = 50  # steps between looks at the device: the bar, and the check for 
 
 class TrainingError(Exception):
     """Training went wrong (a loss is not finite); the message is one line."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run, fully resolved. `spec` is its identity as plain types; the rest is what `spec` says, ready to use."""
-
-    spec: records.Spec
-    method: str
-    values: Mapping[str, object]  # every option of the method
-    recipe: Recipe
-    seed: int
-    faces: FaceSet
-    split: Split
-    test_faces: FaceSet
-    unlabelled_faces: FaceSet | None = None  # another data set's training images in place of the split's rest
-    prepare: Callable[[nn.Module], str] | None = None  # loads pre-trained weights; returns a line for the log
-
-
-@dataclass
-class State:
-    """All that changes: saved whole."""
-
-    method: Method
-    average: Averaged | None
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    step: int = 0
-    seconds: float = 0.0
-    sums: dict[str, Tensor] = field(default_factory=dict)  # of this epoch, on the device
-    history: list[dict[str, Any]] = field(default_factory=list)  # a line per finished epoch
-
-    def to_dict(self, spec: str) -> dict[str, Any]:
-        return {
-            "spec": spec,
-            "method": self.method.state_dict(),
-            "average": self.average.method.state_dict() if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "sums": self.sums,
-            "history": self.history,
-        }
-
-    def load(self, saved: Mapping[str, Any]) -> None:
-        self.method.load_state_dict(saved["method"])
-        if self.average:
-            self.average.method.load_state_dict(saved["average"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.scaler.load_state_dict(saved["scaler"])
-        self.step, self.seconds = saved["step"], saved["seconds"]
-        device = next(self.method.parameters()).device
-        self.sums = {name: value.to(device) for name, value in saved["sums"].items()}
-        self.history = saved["history"]
 
 
 class Stepper(nn.Module):
@@ -171,10 +107,10 @@ def train(
                 loss = torch.stack(list(result.losses.values())).sum()
             state.optimizer.zero_grad(set_to_none=True)
             state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            state.method.after_backward()
             if recipe.clip > 0:
                 state.scaler.unscale_(state.optimizer)
                 nn.utils.clip_grad_norm_(state.method.parameters(), recipe.clip)
+            state.method.after_backward()
             state.scaler.step(state.optimizer)
             state.scaler.update()
             state.method.after_step(labelled, unlabelled)
@@ -215,147 +151,11 @@ def train(
     return finish(run, state, batches, test_store, folder) if share.rank == 0 else {}
 
 
-def make_state(run: Run, device: torch.device, reporter: Reporter) -> State:
-    """The initial state: network weights drawn from the seed, or loaded, and zero steps done."""
-    recipe = run.recipe
-    torch.manual_seed(derive(run.seed, "initialisation"))
-    model = make_classifier(recipe.backbone, len(run.faces.classes), size=recipe.input_size, dropout=recipe.dropout)
-    if run.prepare:
-        reporter.note(run.prepare(model))
-    method = build(run.method, model, run.values).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    method.begin(_facts(run, device))
-    buffers = cast(Any, recipe.ema_buffers)
-    return State(
-        method=method,
-        average=Averaged(method, recipe.ema, buffers=buffers, shrink=recipe.shrink) if recipe.ema > 0 else None,
-        optimizer=make_optimizer(method, recipe),
-        scaler=torch.amp.GradScaler(device.type, enabled=recipe.dtype == "float16" and device.type == "cuda"),
-    )
-
-
-def _facts(run: Run, device: torch.device) -> Facts:
-    pool = run.unlabelled_faces or run.faces
-    unlabelled = run.unlabelled_faces.train if run.unlabelled_faces else run.split.unlabelled
-    labelled = torch.from_numpy(run.split.labelled).to(device)
-    return Facts(
-        images=len(pool.labels),
-        labelled_index=labelled,
-        labelled_labels=torch.from_numpy(run.faces.labels).to(device)[labelled],
-        unlabelled_index=torch.from_numpy(unlabelled).to(device),
-        steps=run.recipe.epochs * run.recipe.steps_per_epoch,
-        epochs=run.recipe.epochs,
-    )
-
-
-def make_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the method's parameter groups, each keeping its learning rate in `base_lr`."""
-    groups = [{**group, "base_lr": group["lr"]} for group in method.parameter_groups(recipe.lr)]
-    decay, momentum = recipe.weight_decay, recipe.momentum
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.lr, weight_decay=decay, fused=True)
-
-
-def make_batches(run: Run, method: Method, device: torch.device, share: Share) -> Batches:
-    """The run's labelled and unlabelled streams; no unlabelled one for a method that takes no such view."""
-    recipe = run.recipe
-    store = ImageStore(run.faces, device)
-    other = ImageStore(run.unlabelled_faces, device) if run.unlabelled_faces else None
-    pool = run.unlabelled_faces.train if run.unlabelled_faces else run.split.unlabelled
-    unlabelled = None
-    if method.views.unlabelled:
-        unlabelled = Stream(pool, recipe.mu * recipe.batch_size, run.seed, "unlabelled")
-    return Batches(
-        store, Stream(run.split.labelled, recipe.batch_size, run.seed, "labelled"), unlabelled, method.views,
-        view_recipe(recipe), share, other,
-    )  # fmt: skip
-
-
-def view_recipe(recipe: Recipe) -> ViewRecipe:
-    """How the recipe augments."""
-    return ViewRecipe(
-        size=recipe.input_size, padding=recipe.crop_padding, crop=recipe.crop_probability,
-        num_ops=recipe.randaugment_ops, cutout=recipe.cutout, channels_last=True,
-    )  # fmt: skip
-
-
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
     """Mixed precision as the recipe says."""
     if recipe.dtype == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=getattr(torch, recipe.dtype))
-
-
-def evaluate(run: Run, state: State, batches: Batches, test_store: ImageStore) -> dict[str, Any]:
-    """Test (and validation) metrics of the student and of the averaged model, by every inference rule."""
-    models = {"student": state.method} | ({"ema": state.average.method} if state.average else {})
-    parts = {"test": (test_store, run.test_faces, run.test_faces.test)}
-    if len(run.split.validation):
-        parts["validation"] = (batches.store, run.faces, run.split.validation)
-    line: dict[str, Any] = {}
-    for part, (store, faces, indices) in parts.items():
-        line[part] = {}
-        for name, model in models.items():
-            rules = scores(model, store, indices, batches.recipe)
-            line[part][name] = {rule: metrics(values, faces.labels[indices]) for rule, values in rules.items()}
-    return line
-
-
-@torch.no_grad()
-def scores(
-    method: Method, store: ImageStore, indices: NDArray[np.int64], recipe: ViewRecipe
-) -> dict[str, NDArray[np.float32]]:
-    """Scores [N, K] of un-augmented images by inference rule, the headline rule first."""
-    method.eval()
-    parts = [method.predict_all(images) for images in view_batches(store, indices, recipe)]
-    return {rule: torch.cat([part[rule].float() for part in parts]).cpu().numpy() for rule in parts[0]}
-
-
-def finish(run: Run, state: State, batches: Batches, test_store: ImageStore, folder: Path) -> dict[str, Any]:
-    """Write predictions and record of the evaluated model."""
-    evaluated = state.average.method if state.average and run.recipe.evaluate == "ema" else state.method
-    final = scores(evaluated, test_store, run.test_faces.test, batches.recipe)
-    labels = run.test_faces.labels[run.test_faces.test]
-    # once more: a run killed between its last checkpoint and this file comes here without another epoch
-    records.write_lines(folder / "metrics.jsonl", state.history)
-    records.write_predictions(folder / "predictions.npz", final, labels=labels, index=run.test_faces.test)
-    record = {
-        "status": "finished",
-        "metrics": select(state.history, "ema" if evaluated is not state.method else "student"),
-        "evaluated": "ema" if evaluated is not state.method else "student",
-        "seconds": round(state.seconds, 1),
-        "steps": state.step,
-        "split": {part: len(getattr(run.split, part)) for part in ("labelled", "unlabelled", "validation", "test")},
-        "peak_memory_mib": records.peak_memory_mib(),
-        **records.environment(),
-    }
-    records.write_json(folder / "record.json", record)
-    return record
-
-
-def select(history: list[dict[str, Any]], evaluated: str) -> dict[str, dict[str, float]]:
-    """Test metrics at the last epoch, at the best on validation (where there is one), and at the best on test.
-
-    "Best" is by overall accuracy of the headline rule, the first of ties; other rules' metrics are named `rule/metric`.
-    """
-
-    def headline(line: dict[str, Any], part: str) -> float:
-        return float(next(iter(line[part][evaluated].values()))["overall"])
-
-    chosen = {"last": history[-1], "best-on-test": max(history, key=lambda line: headline(line, "test"))}
-    if "validation" in history[-1]:
-        chosen["best-on-val"] = max(history, key=lambda line: headline(line, "validation"))
-    result: dict[str, dict[str, float]] = {}
-    for selection, line in chosen.items():
-        rules = line["test"][evaluated]
-        first = next(iter(rules))
-        result[selection] = {"epoch": line["epoch"]} | {
-            (metric if rule == first else f"{rule}/{metric}"): round(value, 4)
-            for rule, values in rules.items()
-            for metric, value in values.items()
-        }
-    return result
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, fraction: float) -> float:

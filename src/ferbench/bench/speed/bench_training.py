@@ -13,7 +13,7 @@ from ferbench.bench.data.batches import Share
 from ferbench.bench.ema import Averaged
 from ferbench.bench.progress import Silent
 from ferbench.bench.speed.training import CPU, METHODS, example_run
-from ferbench.bench.train import make_batches, make_state
+from ferbench.bench.state import make_batches, make_state
 from ferbench.methods import Progress, build, option_values
 
 

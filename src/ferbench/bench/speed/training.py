@@ -29,7 +29,7 @@ from ferbench.bench.data.splits import make_split
 from ferbench.bench.ema import Averaged
 from ferbench.bench.progress import Silent
 from ferbench.bench.speed.record import SpeedRow, append, measured
-from ferbench.bench.train import Run, make_batches, make_state, view_recipe
+from ferbench.bench.state import Run, make_batches, make_state, view_recipe
 from ferbench.methods import Progress, build, option_values
 from ferbench.protocols import load_protocol
 

@@ -63,7 +63,7 @@ def ambiguous_loss(
     limit = classes if max_positives is None else min(max_positives, classes)
     inclusive = boundary == "inclusive"
     if torch.is_grad_enabled() and scores.requires_grad:
-        return _AmbiguousLoss.apply(scores, partition.detach(), threshold, inclusive, limit)  # type: ignore[no-any-return, no-untyped-call]
+        return _AmbiguousLoss.apply(scores, partition.detach(), threshold, inclusive, limit)  # type: ignore[no-any-return]
     loss: Tensor = _forward(scores, partition, threshold, inclusive, limit)
     return loss
 
@@ -103,15 +103,13 @@ class _AmbiguousLoss(torch.autograd.Function):
     """The gradient is taken while the row is in registers; backward only scales it."""
 
     @staticmethod
-    def forward(
-        ctx: Any, scores: Tensor, partition: Tensor, threshold: float, inclusive: bool, limit: int
-    ) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, partition: Tensor, threshold: float, inclusive: bool, limit: int) -> Tensor:
         loss, grad = _forward_grad(scores, partition, threshold, inclusive, limit)
         ctx.save_for_backward(grad)
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad,) = ctx.saved_tensors
         return (grad * grad_loss.unsqueeze(1)).to(grad.dtype), None, None, None, None

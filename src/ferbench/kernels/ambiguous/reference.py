@@ -14,7 +14,7 @@ REACHED = 2.0**-20
 
 
 def positive_set(partition: Tensor, threshold: float, boundary: Boundary, max_positives: int | None) -> Tensor:
-    """The classes by descending probability until their mass reaches `threshold` (LEAF Eqs. 6-8), ties to the lower index.
+    """The classes by descending probability until they hold `threshold` (LEAF Eqs. 6-8), ties to the lower index.
 
     Args:
         partition: [B, K] logits

@@ -2,9 +2,11 @@
 
 Legend: B rows, N experts, K experts kept; p_ pointer, i_ program index, o_ offsets, m_ mask, b_ block in registers.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
@@ -93,7 +95,7 @@ def _gate_backward_kernel(
     tl.store(p_out + o_row * N + o_expert, tl.where(m_chosen, b_out, 0.0), mask=m)
 
 
-def gate_options(tensor: Tensor, experts: int) -> dict[str, object]:
+def gate_options(tensor: Tensor, experts: int) -> dict[str, Any]:
     """The compile-time part of a launch for [B, `experts`]."""
     columns = triton.next_power_of_2(experts)
     return {

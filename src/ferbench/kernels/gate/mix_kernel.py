@@ -2,9 +2,11 @@
 
 Legend: B rows, N experts, D features; p_ pointer, i_ program index, o_ offsets, m_ mask, b_ block in registers.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
@@ -99,7 +101,7 @@ def _mix_backward_kernel(
         p_output_out += D
 
 
-def mix_options(features: int, *tensors: Tensor) -> dict[str, object]:
+def mix_options(features: int, *tensors: Tensor) -> dict[str, Any]:
     """The compile-time part of a launch over `features` columns."""
     block = min(max(triton.next_power_of_2(features), 8), MAX_BLOCK)
     return {"ACC": triton_type(accumulate_dtype(*tensors)), "ROWS": ELEMENTS // block, "BLOCK": block, "num_warps": 4}

@@ -15,9 +15,7 @@ MAX_EXPERTS = 256
 MAX_KEPT = 8
 
 
-def topk_gate(
-    logits: Tensor, k: int, *, activation: reference.Activation = "softplus", impl: Impl = "auto"
-) -> Tensor:
+def topk_gate(logits: Tensor, k: int, *, activation: reference.Activation = "softplus", impl: Impl = "auto") -> Tensor:
     """Softmax over the `k` largest activated logits of a row, 0 elsewhere, ties to the lower index (LEAF Eq. 3).
 
     The choice is made on the raw logits, which order as their softplus does but do not underflow to equal values.
@@ -46,7 +44,7 @@ def topk_gate(
             f"{op}: Triton takes at most {MAX_EXPERTS} experts and k {MAX_KEPT}, not {logits.shape[1]} and {k}; "
             'use impl="reference"'
         )
-    return _TopkGate.apply(logits, k, activation == "softplus")  # type: ignore[no-any-return, no-untyped-call]
+    return _TopkGate.apply(logits, k, activation == "softplus")  # type: ignore[no-any-return]
 
 
 def mix_experts(weights: Tensor, outputs: Tensor, *, impl: Impl = "auto") -> Tensor:
@@ -70,7 +68,7 @@ def mix_experts(weights: Tensor, outputs: Tensor, *, impl: Impl = "auto") -> Ten
     has_shape(op, "outputs", outputs, (weights.shape[0], weights.shape[1], None))
     if not use_triton(op, impl, [weights, outputs]):
         return reference.mix_experts(weights, outputs)
-    return _MixExperts.apply(weights, outputs)  # type: ignore[no-any-return, no-untyped-call]
+    return _MixExperts.apply(weights, outputs)  # type: ignore[no-any-return]
 
 
 def _run_gate_forward(logits: Tensor, k: int, softplus: bool) -> Tensor:
@@ -134,7 +132,7 @@ class _TopkGate(torch.autograd.Function):
         return weights
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         weights, logits = ctx.saved_tensors
         return _gate_backward(grad, weights, logits, ctx.softplus), None, None
@@ -147,6 +145,6 @@ class _MixExperts(torch.autograd.Function):
         return _mix_forward(weights, outputs)  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         return _mix_backward(grad, *ctx.saved_tensors)  # type: ignore[no-any-return]

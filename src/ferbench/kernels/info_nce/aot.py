@@ -34,6 +34,7 @@ CASES = {
     "large": lambda: large(4096, 128),
     "large-wide": lambda: large(4096, 512, masked=True),
     "large-bf16": lambda: large(131072, 128, torch.bfloat16),
+    "large-bf16-masked": lambda: large(4096, 128, torch.bfloat16, masked=True),
     "large-bf16-wide": lambda: large(4096, 512, torch.bfloat16),
     "large-cold": lambda: large(4096, 128, torch.bfloat16, temperature=0.01),
 }

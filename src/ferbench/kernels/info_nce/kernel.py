@@ -6,11 +6,12 @@ tile of the same samples is special: its diagonal is the anchor itself (same vie
 Legend: N samples, D features padded to DP; view 0 is a, view 1 is b; logits are cosines / temperature in units of
 log 2; p_ pointer, i_ program index, o_ offsets, m_ mask, b_ block in registers.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -18,47 +19,12 @@ import triton.language as tl
 from torch import Tensor
 
 from ferbench.kernels.dispatch import accumulate_dtype, launch, target, triton_type
-from ferbench.kernels.info_nce.tiles import large_tiles, operand_dtype, padded_features, product
+from ferbench.kernels.info_nce.tiles import large_tiles, product
+from ferbench.kernels.info_nce.unit import normalise
 
 # A cosine is at most 1, so 1 / temperature bounds every logit and no running maximum is needed, as long as the smallest
 # term exp(-2 / temperature) stays a normal float32.
 STATIC_BOUND = 0.03
-MAX_FEATURES = 8192
-
-
-@triton.jit(do_not_specialize=["N"])
-def _unit_kernel(
-    p_x,  # [N, D], one view
-    p_mask,  # [N] uint8, read only with HAS_MASK
-    p_unit,  # [N, DP] rows at length 1; zeros for rows left out and beyond D
-    p_inverse,  # [N] 1 / length, 0 for zero rows and rows left out
-    N,
-    D,
-    x_row,
-    x_feature,
-    mask_step,
-    HAS_MASK: tl.constexpr,
-    ACC: tl.constexpr,
-    ROWS: tl.constexpr,
-    DP: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    o_row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    o_feature = tl.arange(0, COLUMNS).to(tl.int64)
-    m_row = o_row < N
-    m_kept = m_row
-    if HAS_MASK:
-        m_kept = m_row & (tl.load(p_mask + o_row * mask_step, mask=m_row, other=0) != 0)
-    p_in = p_x + o_row[:, None] * x_row + o_feature[None, :] * x_feature
-    b_x = tl.load(p_in, mask=m_kept[:, None] & (o_feature < D)[None, :], other=0.0).to(ACC)
-    b_largest = tl.max(tl.abs(b_x), axis=1)
-    b_top = tl.where(b_largest > 0.0, b_largest, 1.0)
-    b_x = b_x / b_top[:, None]
-    b_square = tl.sum(b_x * b_x, axis=1)
-    b_inverse = tl.where(b_square == 0.0, 0.0, 1.0 / tl.sqrt(tl.where(b_square == 0.0, 1.0, b_square)))
-    p_out = p_unit + o_row[:, None] * DP + o_feature[None, :]
-    tl.store(p_out, b_x * b_inverse[:, None], mask=m_row[:, None] & (o_feature < DP)[None, :])
-    tl.store(p_inverse + o_row, b_inverse / b_top, mask=m_row)
 
 
 @triton.jit
@@ -77,7 +43,7 @@ def _tile_cosines(
     ACC: tl.constexpr, PRECISION: tl.constexpr, DP: tl.constexpr, OWN: tl.constexpr, OTHER: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """[OWN, OTHER] cosines of rows of p_own from `own` on with rows of p_view from `start` on, and the latters' last block."""
+    """[OWN, OTHER] cosines of own rows with the rows of p_view from `start` on, and those rows' last block."""
     if DP == BLOCK:
         b_other = _load_tile(p_view, start, N, 0, DP, OTHER, BLOCK)
         b_cos = tl.dot(b_own, tl.trans(b_other), input_precision=PRECISION, out_dtype=ACC)
@@ -168,8 +134,7 @@ def _lse_kernel(
             b_cos, _ = _tile_cosines(b_own, p_own, p_view, own, start, N, ACC, PRECISION, DP, OWN, OTHER, BLOCK)
             b_bar = tl.where(_kept(p_mask, mask_step, start, N, OTHER, HAS_MASK), 0.0, float("-inf")).to(ACC)
             m_same = _same_sample(own, start, OWN, OTHER)
-            if i_other != i_view:
-                b_pair += tl.sum(tl.where(m_same, b_cos * to_logit, 0.0), axis=1)
+            b_pair += tl.sum(tl.where(m_same & (i_other != i_view), b_cos * to_logit, 0.0), axis=1)
             b_logit = tl.where(m_same & (i_other == i_view), float("-inf"), b_cos * to_logit + b_bar[None, :])
             b_max, b_sum = _add_exponentials(b_logit, b_max, b_sum, STATIC)
 
@@ -271,13 +236,12 @@ def _grad_kernel(
     tl.store(p_out, tl.where(b_inverse[:, None] == 0.0, 0.0, b_grad), mask=m_row[:, None] & (o_column < D)[None, :])
 
 
-def tile_options(unit: Tensor, temperature: float) -> dict[str, object]:
+def tile_options(unit: Tensor, temperature: float, backward: bool) -> dict[str, Any]:
     """The compile-time part of a tile launch over `unit` [2, N, DP]."""
     padded, machine = unit.shape[2], target(unit.device)
-    bounded = temperature >= STATIC_BOUND
-    tiles = large_tiles(unit.dtype, padded, machine, bounded)
+    tiles = large_tiles(unit.dtype, padded, machine, backward)
     return {
-        "STATIC": bounded,
+        "STATIC": temperature >= STATIC_BOUND,
         "ACC": triton_type(accumulate_dtype(unit)),
         "PRECISION": product(unit.dtype, machine),
         "DP": padded,
@@ -293,30 +257,17 @@ def large_forward(
     a: Tensor, b: Tensor, mask: Tensor | None, temperature: float, symmetric: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Loss [], and for the backward: unit rows [2, N, DP], 1 / lengths [2, N], log-sum-exps [2, N], 1 / anchors []."""
-    samples, features = a.shape
-    if features > MAX_FEATURES:
-        raise ValueError(f'info_nce: at most {MAX_FEATURES} features in Triton, got {features}; use impl="reference"')
+    samples = a.shape[0]
     dtype = accumulate_dtype(a)
-    padded = padded_features(features)
-    columns = triton.next_power_of_2(padded)
     views = 2 if symmetric else 1
-    unit = torch.empty((2, samples, padded), dtype=operand_dtype(a), device=a.device)
-    inverse = torch.empty((2, samples), dtype=dtype, device=a.device)
+    unit, inverse = normalise(a, b, mask)
     lse = torch.full((2, samples), torch.inf, dtype=dtype, device=a.device)
     terms = torch.empty((views, samples), dtype=dtype, device=a.device)
-    options = tile_options(unit, temperature)
+    options = tile_options(unit, temperature, backward=False)
     kept = unit if mask is None else mask.view(torch.uint8)
-    rows = max(1, 2048 // columns)
-    for i_view, view in enumerate((a, b)):
-        launch(
-            _unit_kernel, (triton.cdiv(samples, rows),), view, kept, unit[i_view], inverse[i_view], samples, features,
-            *view.stride(), kept.stride(0), HAS_MASK=mask is not None, ACC=options["ACC"], ROWS=rows, DP=padded,
-            COLUMNS=columns, num_warps=4,
-        )  # fmt: skip
     launch(
         _lse_kernel, (triton.cdiv(samples, options["OWN"]), views), unit, kept, lse, terms, samples, 2, kept.stride(0),
-        math.log2(math.e) / temperature, HAS_MASK=mask is not None,
-        **options,
+        math.log2(math.e) / temperature, HAS_MASK=mask is not None, **options,
     )  # fmt: skip
     count = torch.full((), samples, dtype=dtype, device=a.device) if mask is None else mask.sum(dtype=dtype)
     share = torch.where(count >= 2, 1.0 / (views * count.clamp(min=1)), 0.0)
@@ -329,13 +280,12 @@ def large_backward(
 ) -> Tensor:  # fmt: skip
     """Gradient [2, N, D] of both views in `dtype` from that of the loss []."""
     samples, padded = unit.shape[1:]
-    options = tile_options(unit, temperature)
+    options = tile_options(unit, temperature, backward=True)
     out = torch.empty((2, samples, features), dtype=dtype, device=unit.device)
     kept = unit if mask is None else mask.view(torch.uint8)
     grid = (triton.cdiv(samples, options["OWN"]), 2, padded // options["BLOCK"])
     launch(
-        _grad_kernel, grid, unit, inverse, lse, kept, grad * share / temperature, out, samples, features, 2, kept.stride(0),
-        math.log2(math.e) / temperature, SYMMETRIC=symmetric, HAS_MASK=mask is not None,
-        **options,
+        _grad_kernel, grid, unit, inverse, lse, kept, grad * share / temperature, out, samples, features, 2,
+        kept.stride(0), math.log2(math.e) / temperature, SYMMETRIC=symmetric, HAS_MASK=mask is not None, **options,
     )  # fmt: skip
     return out

@@ -61,9 +61,9 @@ def info_nce(
         return reference.info_nce(a, b, mask=mask, temperature=temperature, symmetric=symmetric)
     wants_grad = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
     if a.shape[0] > SMALL_BATCH:
-        return _LargeInfoNCE.apply(a, b, mask, temperature, symmetric)  # type: ignore[no-any-return, no-untyped-call]
+        return _LargeInfoNCE.apply(a, b, mask, temperature, symmetric)  # type: ignore[no-any-return]
     if wants_grad:
-        return _SmallInfoNCE.apply(a, b, mask, temperature, symmetric)  # type: ignore[no-any-return, no-untyped-call]
+        return _SmallInfoNCE.apply(a, b, mask, temperature, symmetric)  # type: ignore[no-any-return]
     loss: Tensor = _small(a, b, mask, temperature, symmetric)
     return loss
 
@@ -144,16 +144,14 @@ class _SmallInfoNCE(torch.autograd.Function):
     """The gradient is computed with the loss, kept in float32, and scaled by the incoming one."""
 
     @staticmethod
-    def forward(
-        ctx: Any, a: Tensor, b: Tensor, mask: Tensor | None, temperature: float, symmetric: bool
-    ) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, mask: Tensor | None, temperature: float, symmetric: bool) -> Tensor:
         loss, grad = _small_grad(a, b, mask, temperature, symmetric)
         ctx.save_for_backward(grad)
         ctx.dtype = a.dtype
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad = (ctx.saved_tensors[0] * grad_loss).to(ctx.dtype)
         return grad[0], grad[1], None, None, None
@@ -163,16 +161,14 @@ class _LargeInfoNCE(torch.autograd.Function):
     """Saves normalised rows and log-sum-exps; backward forms the tiles of the softmax again."""
 
     @staticmethod
-    def forward(
-        ctx: Any, a: Tensor, b: Tensor, mask: Tensor | None, temperature: float, symmetric: bool
-    ) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, mask: Tensor | None, temperature: float, symmetric: bool) -> Tensor:
         loss, *saved = _large(a, b, mask, temperature, symmetric)
         ctx.save_for_backward(*saved, mask)
         ctx.options = a.shape[1], a.dtype, temperature, symmetric
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad = _large_backward(grad_loss, *ctx.saved_tensors, *ctx.options)
         return grad[0], grad[1], None, None, None

@@ -6,7 +6,7 @@ then writes the gradient of its own rows and features.
 Legend: N samples, M = 2N rows (view a, then view b), D features, `ALL` >= M; logits are cosines / temperature in
 units of log 2; p_ pointer, i_ program index, o_ offsets, m_ mask, b_ block in registers.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _load_block(p_row, m_row, i_block, D, ACC: tl.constexpr, BLOCK: tl.constexpr
 
 @triton.jit
 def _scale_and_length(p_row, m_row, D, ACC: tl.constexpr, DOT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """A power of two that brings each row's largest entry near 1, and 1 / length of the row so scaled (0 for a zero row)."""
+    """A power of two that brings a row's largest entry near 1, and 1 / length of the row so scaled (0 if zero)."""
     b_largest = tl.zeros((ROWS,), ACC)
     b_scale = tl.full((ROWS,), 1.0, ACC)
     b_square = tl.zeros((ROWS,), ACC)
@@ -63,7 +63,7 @@ def _cosines(
     ACC: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, ALL: tl.constexpr, ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """[ALL, ROWS] cosines of all rows, whose scales and 1 / lengths are given, with rows o_i; and scale / length of those."""
+    """[ALL, ROWS] cosines of all rows, given their scales and 1 / lengths, with rows o_i; scale / length of those."""
     m_same = o_all[:, None] == o_i[None, :]
     b_scale_i = tl.sum(tl.where(m_same, b_scale[:, None], 0.0), axis=0)
     b_inverse_i = tl.sum(tl.where(m_same, b_inverse[:, None], 0.0), axis=0)
@@ -78,7 +78,7 @@ def _cosines(
 
 @triton.jit
 def _fold(b_logit, o_all, o_pair, o_i, m_i, b_max, b_sum, b_pair):
-    """Add the logits [ALL, ROWS] with rows o_i to every row's maximum, sum of exponentials, and positive if it is there."""
+    """Add the logits [ALL, ROWS] with rows o_i to every row's maximum, sum of exponentials, and positive."""
     b_pair += tl.sum(tl.where(o_pair[:, None] == o_i[None, :], b_logit, 0.0), axis=1)
     b_logit = tl.where(m_i[None, :] & (o_all[:, None] != o_i[None, :]), b_logit, float("-inf"))
     b_new = tl.maximum(b_max, tl.max(b_logit, axis=1))
@@ -185,7 +185,7 @@ def _small_kernel(
 def small_forward(
     a: Tensor, b: Tensor, mask: Tensor | None, temperature: float, symmetric: bool, with_grad: bool
 ) -> tuple[Tensor, Tensor]:
-    """Loss [] and its gradient [2, N, D] in the views ([0, N, D] unless `with_grad`). Columns that lie apart are copied."""
+    """Loss [] and its gradient [2, N, D] ([0, N, D] unless `with_grad`). Views whose columns lie apart are copied."""
     samples, features = a.shape
     a, b = (x if x.stride(1) == 1 else x.contiguous() for x in (a, b))
     dtype, operand = accumulate_dtype(a), operand_dtype(a)
@@ -201,7 +201,7 @@ def small_forward(
         _small_kernel, grid if with_grad else (1, 1), a, b, kept, loss, grad, samples, features,
         a.stride(0), b.stride(0), kept.stride(0), math.log2(math.e) / temperature,
         SYMMETRIC=symmetric, HAS_MASK=mask is not None, GRAD=with_grad, ALIGNED=aligned,
-        ACC=triton_type(dtype), DOT=triton_type(operand), PRECISION=product(operand, machine), ROWS=rows, ALL=every, BLOCK=BLOCK,
-        num_warps=warps,
+        ACC=triton_type(dtype), DOT=triton_type(operand), PRECISION=product(operand, machine),
+        ROWS=rows, ALL=every, BLOCK=BLOCK, num_warps=warps,
     )  # fmt: skip
     return loss, grad

@@ -51,19 +51,21 @@ def padded_features(features: int) -> int:
 
 
 def small_tiles(samples: int, machine: str) -> tuple[int, int, int]:
-    """Rows of both views held by a program of the one-launch kernel, rows it owns, and warps: the most without spills."""
+    """Of the one-launch kernel: rows of both views a program holds, rows it owns, warps; the most without a spill."""
     every = max(16, 1 << (2 * samples - 1).bit_length())
-    own = min(every, 32) if every < 128 else 16 if every > 128 else 64 if machine == "sm90" else 32
+    own = {128: 64 if machine == "sm90" else 32, 256: 16}.get(every, min(every, 32))
     return every, own, max(2, min(8 if machine.startswith("sm") else 4, every // 16))
 
 
-def large_tiles(operand: torch.dtype, padded: int, machine: str, bounded: bool) -> Tiles:
-    """The launch for unit rows of type `operand` and `padded` columns on `machine`: the largest that does not spill.
-
-    `bounded` is whether the largest logit is known beforehand, which takes fewer registers.
-    """
+def large_tiles(operand: torch.dtype, padded: int, machine: str, backward: bool) -> Tiles:
+    """The launch for unit rows of type `operand` and `padded` columns on `machine`: the largest that does not spill."""
     narrow = min(padded, 64)
+    whole = 128 if padded == 128 else narrow
+    if operand == torch.bfloat16 and machine == "sm100":
+        return Tiles(64, 32, whole, warps=8, stages=1)
     if operand == torch.bfloat16 and machine.startswith("sm"):
-        other = 64 if machine == "sm90" and bounded and padded <= 128 else 32
-        return Tiles(128, other, 128 if padded == 128 else narrow, warps=8, stages=2)
-    return Tiles(32 if machine == "sm80" else 64, 32, narrow, warps=8 if machine == "sm90" else 4, stages=2)
+        if backward:
+            return Tiles(128, 32, whole if machine == "sm90" else narrow, warps=8, stages=2)
+        return Tiles(128, 64, whole, warps=8, stages=2)
+    warps, stages = {"sm90": (8, 2), "sm100": (4, 2), "gfx942": (4, 2)}.get(machine, (8, 1))
+    return Tiles(64, 32, narrow, warps, stages)

@@ -1,0 +1,88 @@
+"""Test scores of a run: at every epoch's end by student and averaged model, and the record at the end of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ferbench.bench import records
+from ferbench.bench.data.augment import ViewRecipe
+from ferbench.bench.data.batches import Batches, ImageStore, view_batches
+from ferbench.bench.metrics import metrics
+from ferbench.bench.state import Run, State
+from ferbench.methods import Method
+
+
+def evaluate(run: Run, state: State, batches: Batches, test_store: ImageStore) -> dict[str, Any]:
+    """Test (and validation) metrics of the student and of the averaged model, by every inference rule."""
+    models = {"student": state.method} | ({"ema": state.average.method} if state.average else {})
+    parts = {"test": (test_store, run.test_faces, run.test_faces.test)}
+    if len(run.split.validation):
+        parts["validation"] = (batches.store, run.faces, run.split.validation)
+    line: dict[str, Any] = {}
+    for part, (store, faces, indices) in parts.items():
+        line[part] = {}
+        for name, model in models.items():
+            rules = scores(model, store, indices, batches.recipe)
+            line[part][name] = {rule: metrics(values, faces.labels[indices]) for rule, values in rules.items()}
+    return line
+
+
+@torch.no_grad()
+def scores(
+    method: Method, store: ImageStore, indices: NDArray[np.int64], recipe: ViewRecipe
+) -> dict[str, NDArray[np.float32]]:
+    """Scores [N, K] of un-augmented images by inference rule, the headline rule first."""
+    method.eval()
+    parts = [method.predict_all(images) for images in view_batches(store, indices, recipe)]
+    return {rule: torch.cat([part[rule].float() for part in parts]).cpu().numpy() for rule in parts[0]}
+
+
+def finish(run: Run, state: State, batches: Batches, test_store: ImageStore, folder: Path) -> dict[str, Any]:
+    """Write predictions and record of the evaluated model."""
+    evaluated = state.average.method if state.average and run.recipe.evaluate == "ema" else state.method
+    final = scores(evaluated, test_store, run.test_faces.test, batches.recipe)
+    labels = run.test_faces.labels[run.test_faces.test]
+    # once more: a run killed between its last checkpoint and this file comes here without another epoch
+    records.write_lines(folder / "metrics.jsonl", state.history)
+    records.write_predictions(folder / "predictions.npz", final, labels=labels, index=run.test_faces.test)
+    record = {
+        "status": "finished",
+        "metrics": select(state.history, "ema" if evaluated is not state.method else "student"),
+        "evaluated": "ema" if evaluated is not state.method else "student",
+        "seconds": round(state.seconds, 1),
+        "steps": state.step,
+        "split": {part: len(getattr(run.split, part)) for part in ("labelled", "unlabelled", "validation", "test")},
+        "peak_memory_mib": records.peak_memory_mib(),
+        **records.environment(),
+    }
+    records.write_json(folder / "record.json", record)
+    return record
+
+
+def select(history: list[dict[str, Any]], evaluated: str) -> dict[str, dict[str, float]]:
+    """Test metrics at the last epoch, at the best on validation (where there is one), and at the best on test.
+
+    "Best" is by overall accuracy of the headline rule, the first of ties; other rules' metrics are named `rule/metric`.
+    """
+
+    def headline(line: dict[str, Any], part: str) -> float:
+        return float(next(iter(line[part][evaluated].values()))["overall"])
+
+    chosen = {"last": history[-1], "best-on-test": max(history, key=lambda line: headline(line, "test"))}
+    if "validation" in history[-1]:
+        chosen["best-on-val"] = max(history, key=lambda line: headline(line, "validation"))
+    result: dict[str, dict[str, float]] = {}
+    for selection, line in chosen.items():
+        rules = line["test"][evaluated]
+        first = next(iter(rules))
+        result[selection] = {"epoch": line["epoch"]} | {
+            (metric if rule == first else f"{rule}/{metric}"): round(value, 4)
+            for rule, values in rules.items()
+            for metric, value in values.items()
+        }
+    return result

@@ -1,0 +1,141 @@
+"""A run before its first step: what it is, and everything about it that will change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ferbench.bench import records
+from ferbench.bench.backbones import make_classifier
+from ferbench.bench.data.augment import ViewRecipe
+from ferbench.bench.data.batches import Batches, ImageStore, Share, Stream
+from ferbench.bench.data.faceset import FaceSet
+from ferbench.bench.data.splits import Split
+from ferbench.bench.ema import Averaged
+from ferbench.bench.progress import Reporter
+from ferbench.bench.randomness import derive
+from ferbench.methods import Facts, Method, build
+from ferbench.protocols import Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, fully resolved. `spec` is its identity as plain types; the rest is what `spec` says, ready to use."""
+
+    spec: records.Spec
+    method: str
+    values: Mapping[str, object]  # every option of the method
+    recipe: Recipe
+    seed: int
+    faces: FaceSet
+    split: Split
+    test_faces: FaceSet
+    unlabelled_faces: FaceSet | None = None  # another data set's training images in place of the split's rest
+    prepare: Callable[[nn.Module], str] | None = None  # loads pre-trained weights; returns a line for the log
+
+
+@dataclass
+class State:
+    """All that changes: saved whole."""
+
+    method: Method
+    average: Averaged | None
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)  # of this epoch, on the device
+    history: list[dict[str, Any]] = field(default_factory=list)  # a line per finished epoch
+
+    def to_dict(self, spec: str) -> dict[str, Any]:
+        return {
+            "spec": spec,
+            "method": self.method.state_dict(),
+            "average": self.average.method.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "sums": self.sums,
+            "history": self.history,
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        self.method.load_state_dict(saved["method"])
+        if self.average:
+            self.average.method.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        device = next(self.method.parameters()).device
+        self.sums = {name: value.to(device) for name, value in saved["sums"].items()}
+        self.history = saved["history"]
+
+
+def make_state(run: Run, device: torch.device, reporter: Reporter) -> State:
+    """The initial state: network weights drawn from the seed, or loaded, and zero steps done."""
+    recipe = run.recipe
+    torch.manual_seed(derive(run.seed, "initialisation"))
+    model = make_classifier(recipe.backbone, len(run.faces.classes), size=recipe.input_size, dropout=recipe.dropout)
+    if run.prepare:
+        reporter.note(run.prepare(model))
+    method = build(run.method, model, run.values).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.begin(_facts(run, device))
+    buffers = cast(Any, recipe.ema_buffers)
+    return State(
+        method=method,
+        average=Averaged(method, recipe.ema, buffers=buffers, shrink=recipe.shrink) if recipe.ema > 0 else None,
+        optimizer=make_optimizer(method, recipe),
+        scaler=torch.amp.GradScaler(device.type, enabled=recipe.dtype == "float16" and device.type == "cuda"),
+    )
+
+
+def _facts(run: Run, device: torch.device) -> Facts:
+    pool = run.unlabelled_faces or run.faces
+    unlabelled = run.unlabelled_faces.train if run.unlabelled_faces else run.split.unlabelled
+    labelled = torch.from_numpy(run.split.labelled).to(device)
+    return Facts(
+        images=len(pool.labels),
+        labelled_index=labelled,
+        labelled_labels=torch.from_numpy(run.faces.labels).to(device)[labelled],
+        unlabelled_index=torch.from_numpy(unlabelled).to(device),
+        steps=run.recipe.epochs * run.recipe.steps_per_epoch,
+        epochs=run.recipe.epochs,
+    )
+
+
+def make_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the method's parameter groups, each keeping its learning rate in `base_lr`."""
+    groups = [{**group, "base_lr": group["lr"]} for group in method.parameter_groups(recipe.lr)]
+    decay, momentum = recipe.weight_decay, recipe.momentum
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.lr, weight_decay=decay, fused=True)
+
+
+def make_batches(run: Run, method: Method, device: torch.device, share: Share) -> Batches:
+    """The run's labelled and unlabelled streams; no unlabelled one for a method that takes no such view."""
+    recipe = run.recipe
+    store = ImageStore(run.faces, device)
+    other = ImageStore(run.unlabelled_faces, device) if run.unlabelled_faces else None
+    pool = run.unlabelled_faces.train if run.unlabelled_faces else run.split.unlabelled
+    unlabelled = None
+    if method.views.unlabelled:
+        unlabelled = Stream(pool, recipe.mu * recipe.batch_size, run.seed, "unlabelled")
+    return Batches(
+        store, Stream(run.split.labelled, recipe.batch_size, run.seed, "labelled"), unlabelled, method.views,
+        view_recipe(recipe), share, other,
+    )  # fmt: skip
+
+
+def view_recipe(recipe: Recipe) -> ViewRecipe:
+    """How the recipe augments."""
+    return ViewRecipe(
+        size=recipe.input_size, padding=recipe.crop_padding, crop=recipe.crop_probability,
+        num_ops=recipe.randaugment_ops, cutout=recipe.cutout, channels_last=True,
+    )  # fmt: skip
