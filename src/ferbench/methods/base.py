@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-
 View = Literal["weak", "weak2", "strong", "strong2", "plain"]
 
 
@@ -81,8 +80,8 @@ class StepResult(NamedTuple):
 class Passes:
     """A learner's forward passes over one labelled and one unlabelled batch, by view (weak and weak2; strong, strong2).
 
-    Targets made from them carry no gradient, whichever pass they come from. `index` are the unlabelled images' positions
-    in the data set, for methods that keep a table of them.
+    Targets made from them carry no gradient, whichever pass they come from. `index` are the unlabelled images'
+    positions in the data set, for methods that keep a table of them.
     """
 
     labelled: Prediction
