@@ -119,7 +119,7 @@ def write_truncated(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def write_pickle(path: Path, state: dict[str, Tensor]) -> None:
-    path.write_bytes(pickle.dumps({"state_dict": Path("x")}))
+    path.write_bytes(pickle.dumps({"state_dict": Path("x")}, protocol=2))
 
 
 WRONG: dict[str, tuple[Callable[[Path, dict[str, Tensor]], object], str]] = {

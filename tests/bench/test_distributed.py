@@ -60,18 +60,29 @@ def largest_difference(first: dict[str, Any], second: dict[str, Any]) -> float:
 METHODS = [
     ("fixmatch", {"threshold": 0.5}),
     ("fixmatch", {"threshold": 0.5, "joint": True, "reduction": "sum", "unlabelled_weight": 0.3}),
-    ("remop", {"threshold": 0.5}),
-    ("remop", {"threshold": 0.5, "reduction": "sum"}),
+    ("remop", {"threshold": 0.5, "lambda_center": 1.0}),  # large, so that a wrong mean over kept rows shows
+    ("remop", {"threshold": 0.5, "lambda_center": 0.01, "reduction": "sum"}),
 ]
 
 
 @pytest.mark.parametrize(("method", "options"), METHODS, ids=lambda value: str(value).replace(" ", ""))
-def test_two_processes_equal_one(make_tiny_run: MakeRun, tmp_path: Path, method: str, options: dict[str, Any]) -> None:
+def test_two_processes_equal_one(
+    make_tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, options: dict[str, Any]
+) -> None:
     changes = {**SMALL, **STATE, "options": options, "lr": 0.001 if "reduction" in options else 0.01}
-    changes |= {"epochs": 1, "steps_per_epoch": 3}
-    train(make_tiny_run(method, **changes), tmp_path / "one")
-    kept = [line["mask rate"] for line in checkpoint(tmp_path / "one")["history"]]
-    assert all(0 < rate < 1 for rate in kept)  # else masks would not be tried
+    changes |= {"epochs": 1, "steps_per_epoch": 3, "mu": 4}
+    kept: list[torch.Tensor] = []
+    original = loop._accumulate
+
+    def spy(sums: Any, loss: Any, result: Any, truth: Any) -> None:
+        kept.append(result.pseudo.keep)
+        original(sums, loss, result, truth)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_accumulate", spy)
+        train(make_tiny_run(method, **changes), tmp_path / "one")
+    # the processes keep different numbers of their rows, else a mean over them would be right by accident
+    assert any(keep[0::2].sum() != keep[1::2].sum() for keep in kept)
 
     def work(number: int) -> None:
         train(make_tiny_run(method, **changes), tmp_path / f"rank{number}")

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ferbench.bench.speed import device
-from ferbench.bench.speed.case import copied
+from ferbench import kernels
+from ferbench.bench.speed import ambiguous, device, info_nce
+from ferbench.bench.speed.case import Case, copied
 from ferbench.bench.speed.ema import Ema
+from ferbench.bench.speed.gate import Gate
 from ferbench.bench.speed.pseudo_label import PseudoLabel
 
 
@@ -34,10 +36,42 @@ def test_rows_of_a_cpu_run(tmp_path: Path, no_compiler: None, capsys: pytest.Cap
     assert "no GPU number exists" in capsys.readouterr().out
 
 
-def test_every_op_passes_its_check_on_the_cpu() -> None:
-    for case in (kind() for kind in device.CASES):
-        inputs = case.inputs(case.sizes["quick"], torch.device("cpu"))
-        assert device.error_over_torch(case, inputs) <= case.inexact
+def test_every_op_has_a_case() -> None:
+    assert sorted(kind.op for kind in device.CASES) == sorted(set(kernels.__all__) - {"Impl"})
+
+
+@pytest.mark.parametrize("kind", device.CASES, ids=lambda kind: kind.op)
+def test_every_op_passes_its_check_on_the_cpu(kind: type[Case]) -> None:
+    case = kind()
+    inputs = case.inputs(case.sizes["quick"], torch.device("cpu"))
+    assert device.error_over_torch(case, inputs) <= case.inexact
+    for output in case.step(case.ours, inputs):
+        assert output.unique().numel() > 1 or output.dim() == 0, "a constant output checks nothing"
+
+
+def test_the_gates_gradient_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gate, "ours", lambda self, logits, k: [kernels.topk_gate(logits, k, activation="none")])
+    inputs = Gate().inputs(Gate.sizes["quick"], torch.device("cpu"))
+    assert device.error_over_torch(Gate(), inputs) > 1e-2
+
+
+def test_released_ambiguous_loss_is_the_exclusive_one_of_at_most_three() -> None:
+    scores, partition = ambiguous.Ambiguous().inputs({"B": 500, "K": 7}, torch.device("cpu"))
+    expected = kernels.ambiguous_loss(scores, partition, threshold=0.9, boundary="exclusive", max_positives=3)
+    torch.testing.assert_close(ambiguous.released(scores, partition)[0], expected)
+
+
+def test_undecided_partitions_are_replaced_and_no_others() -> None:
+    partition = torch.tensor([[0.5, 0.4, 0.1], [0.5, 0.4001, 0.0999], [0.7, 0.2, 0.1]]).log()
+    replaced = ambiguous.decided(partition)
+    assert replaced[0].tolist() == replaced[2].tolist() == [0.0, 1.0, 2.0]
+    assert torch.equal(replaced[1], partition[1])
+
+
+@pytest.mark.parametrize("samples", [2, 17])
+def test_released_contrast_is_the_symmetric_one(samples: int) -> None:
+    a, b = info_nce.InfoNce().inputs({"N": samples, "D": 8}, torch.device("cpu"))
+    torch.testing.assert_close(info_nce.released(a, b)[0], kernels.info_nce(a, b, temperature=0.07))
 
 
 @pytest.mark.parametrize("wrong", ["label", "confidence", "nan"])

@@ -13,13 +13,15 @@ from torch import nn
 
 from ferbench.bench import records
 from ferbench.bench.backbones import WHERE_TO_GET, Classifier, WeightsError, load_weights
-from ferbench.bench.data.faceset import FaceSet
+from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.options import Value, resolve_options
 from ferbench.bench.data.readers import READERS, open_dataset
 from ferbench.bench.data.splits import Split, make_split
 from ferbench.bench.state import Run
 from ferbench.methods import Variant, option_values
 from ferbench.protocols import REST, Cell, Recipe
+
+NONE = "none"  # no unlabelled images, where REST means those that the split leaves over
 
 
 @dataclass
@@ -57,7 +59,7 @@ def resolve_cell(cell: Cell, preset: str, seed: int, workspace: Workspace, varia
     chosen = settings(cell, preset, seed, variant)
     faces = _open(cell, cell.dataset, workspace)
     test = _open(cell, cell.test, workspace)
-    other = _open(cell, chosen["unlabelled"]["name"], workspace) if chosen["unlabelled"] != REST else None
+    other = _open(cell, chosen["unlabelled"]["name"], workspace) if chosen["unlabelled"] not in (REST, NONE) else None
     split = make_split(faces, cell.split.kind, chosen["split"]["parameters"], seed)
     protocol = cell.protocol
     made_for = {"protocol": protocol.name, "version": protocol.version, "hash": protocol.hash, "cell": cell.id}
@@ -69,12 +71,11 @@ def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None)
 
     A run serves every cell with its settings, whichever table it was made for. Raises MethodError or DataError.
     """
-    others = [name for name in cell.unlabelled if name != REST]
     parameters = {key: value for key, value in cell.split.options.items() if value}
     return method_settings(cell.method, cell.options, variant or cast(Variant, cell.variant), cell.recipe(preset)) | {
         "dataset": _described(cell, cell.dataset),
         "test": _described(cell, cell.test),
-        "unlabelled": {"name": others[0], **_described(cell, others[0])} if others else REST,
+        "unlabelled": _unlabelled(cell),
         "split": {"kind": cell.split.kind, "parameters": {**parameters, "validation": cell.split.validation}},
         "preset": preset,
         "seed": seed,
@@ -121,6 +122,15 @@ def describe(reader: str, options: Mapping[str, Value]) -> records.Spec:
     """
     known = READERS.get(reader)
     return {"reader": reader, "options": resolve_options(reader, known.options, options) if known else dict(options)}
+
+
+def _unlabelled(cell: Cell) -> records.Spec | str:
+    if len(cell.unlabelled) > 1:
+        raise DataError(f"{cell.id}: unlabelled images of several data sets at once cannot be read yet")
+    if cell.unlabelled in ((), (REST,)):
+        return REST if cell.unlabelled else NONE
+    (name,) = cell.unlabelled
+    return {"name": name, **_described(cell, name)}
 
 
 def _described(cell: Cell, name: str) -> records.Spec:

@@ -23,6 +23,8 @@ class Case(ABC):
     sizes: dict[str, dict[str, int]]
     inexact = 1e-5
     """Error allowed over plain torch's, relative to the truth's largest entry."""
+    waits: frozenset[str] = frozenset()
+    """Forms that wait for the device within a step, which no CUDA graph can hold."""
 
     @abstractmethod
     def inputs(self, size: dict[str, int], device: torch.device) -> Inputs:

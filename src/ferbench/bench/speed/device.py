@@ -24,17 +24,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ferbench.bench.speed.ambiguous import Ambiguous
+from ferbench.bench.speed.augmentation import Augmentation
 from ferbench.bench.speed.case import Case, Forward, Inputs, copied
 from ferbench.bench.speed.center_etf import CenterEtf
 from ferbench.bench.speed.ema import Ema
+from ferbench.bench.speed.gate import Gate, Mixture
+from ferbench.bench.speed.info_nce import InfoNce
 from ferbench.bench.speed.pseudo_label import PseudoLabel
 from ferbench.bench.speed.record import SpeedRow, append, measured
 
-CASES: list[type[Case]] = [CenterEtf, PseudoLabel, Ema]
+CASES: list[type[Case]] = [CenterEtf, PseudoLabel, Ema, Gate, Mixture, Ambiguous, InfoNce, Augmentation]
 
 CACHE_BYTES = 128 << 20
 """Inputs are rotated through at least this much memory: twice the L2 cache of an H200."""
 MOST_COPIES = 64
+MOST_GRAPH_MIB = 16 << 10
+"""A graph keeps the memory of its step for itself: steps with more than this are timed with their launches only."""
 LABELS_APART = 1e-4
 """Share of integer and boolean outputs that rounding may turn over."""
 
@@ -172,6 +178,8 @@ def run_size(case: Case, size: dict[str, int], device: torch.device, seconds: fl
         direct[name] = step
         if on_gpu:
             rows.append(row(name, case.label(size), "MiB", [ready[1]]))
+            if name in case.waits or ready[1] > MOST_GRAPH_MIB:
+                continue
             graph = unless_out_of_memory(lambda forward=forward: rotating(case, forward, copies))  # type: ignore[misc]
             if graph is None:
                 rows.append(row(name, f"{case.label(size)} graph", "ms", []))
