@@ -1,7 +1,10 @@
 """Compile the ops' recorded launches for GPUs this machine need not have, and print what each kernel uses as JSON.
 
     python tests/kernels/compile_ahead.py OP/CASE@TARGET ...      compile these (see `CASES` in kernels/<op>/aot.py)
-    python tests/kernels/compile_ahead.py --write [OP ...]        compile all (of some ops) and rewrite budget.csv
+    python tests/kernels/compile_ahead.py --write [OP ...]        compile all (of some ops) and widen budget.csv
+
+The budget is the most that the supported Tritons need: `--write` under each of them keeps the larger figure. To shrink
+it, delete an op's lines first.
 
 It runs in a process of its own because a Triton that interprets kernels cannot compile them.
 """
@@ -128,25 +131,40 @@ def allowance(row: dict[str, Any], target: str) -> dict[str, Any]:
     return {**row, "registers": registers, "shared": -(-row["shared"] // 4096) * 4096}
 
 
+def wider(new: list[dict[str, Any]], old: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """The larger of two budgets of one launch; the new one where the kernels are no longer the same."""
+    if [row["kernel"] for row in new] != [row["kernel"] for row in old]:
+        return new
+    sizes = ("registers", "shared")
+    return [{**a, **{key: max(a[key], int(b[key])) for key in sizes}} for a, b in zip(new, old, strict=True)]
+
+
+def read_budget() -> dict[tuple[str, str], list[dict[str, str]]]:
+    """Lines of budget.csv by case and target, in the order of the launches."""
+    budget: dict[tuple[str, str], list[dict[str, str]]] = {}
+    if BUDGET.exists():
+        with BUDGET.open(newline="") as file:
+            for line in csv.DictReader(file):
+                budget.setdefault((line["case"], line["target"]), []).append(line)
+    return budget
+
+
 def write_budget(only: list[str]) -> None:
-    """Rewrite budget.csv, or the rows of the ops in `only`, from what the kernels use now."""
-    columns = ["case", "target", "kernel", "registers", "shared", "matrix_unit"]
-    rows: list[dict[str, Any]] = []
+    """Widen budget.csv, or the rows of the ops in `only`, to what the kernels use now."""
+    budget: dict[tuple[str, str], list[Any]] = dict(read_budget())
     for name, call in all_cases().items():
         if only and name.split("/")[0] not in only:
             continue
         for target in TARGETS:
-            for row in compile_case(call, target):
-                print(name, target, row, flush=True)
-                fields = {"case": name, "target": target, **allowance(row, target)}
-                rows.append({column: fields[column] for column in columns})
-    if only and BUDGET.exists():
-        with BUDGET.open(newline="") as file:
-            rows += [row for row in csv.DictReader(file) if row["case"].split("/")[0] not in only]
+            used = compile_case(call, target)
+            print(name, target, used, flush=True)
+            rows = [{"case": name, "target": target, **allowance(row, target)} for row in used]
+            budget[name, target] = wider(rows, budget.get((name, target), []))
     with BUDGET.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        columns = ["case", "target", "kernel", "registers", "shared", "matrix_unit"]
+        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: (row["case"], row["target"])))
+        writer.writerows(row for key in sorted(budget) for row in budget[key])
 
 
 if __name__ == "__main__":

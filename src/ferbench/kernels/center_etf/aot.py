@@ -18,6 +18,7 @@ def step(rows: int, classes: int, width: int, dtype: torch.dtype = torch.float32
 
 CASES = {
     "paper": lambda: step(64, 7, 512),
+    "paper-wide": lambda: step(64, 8, 1024),
     "paper-bf16": lambda: step(64, 8, 512, torch.bfloat16),
     "pairs": lambda: step(4096, 200, 512),
     "gram": lambda: step(4096, 2000, 512),

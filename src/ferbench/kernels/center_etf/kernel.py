@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ferbench.kernels.dispatch import accumulate_dtype, launch, triton_type
 
-ROWS = 16
+ROWS = 16  # of a backward block
+ROWS_BY_COLUMNS = 4096  # of a forward block: the largest that spills under none of the Tritons tried
 MAX_CENTERS = 16
 MAX_CENTER_BLOCK = 8192
 MAX_FEATURES = 1 << 17
@@ -193,12 +194,14 @@ def center_etf_forward(
     classes, width = centers.shape
     matrix = torch.empty((classes, classes), dtype=dtype, device=features.device)
     kept = labels if mask is None else mask.view(torch.uint8)
+    columns = triton.next_power_of_2(width)
+    rows = max(4, min(16, ROWS_BY_COLUMNS // columns))
     launch(
         _center_etf_fwd_kernel, (2,),
         features, labels, centers, kept, center, etf, scale, matrix, features.shape[0], classes, width,
         *features.stride(), labels.stride(0), *centers.stride(), kept.stride(0),
         PAPER=paper, MEAN=mean, HAS_MASK=mask is not None, ACC=triton_type(dtype), EPS=torch.finfo(dtype).eps,
-        ROWS=ROWS, KP=triton.next_power_of_2(classes), DP=triton.next_power_of_2(width), num_warps=8,
+        ROWS=rows, KP=triton.next_power_of_2(classes), DP=columns, num_warps=8,
     )  # fmt: skip
     return center, etf, scale, matrix
 
