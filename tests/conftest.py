@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ferbench.bench.candidate_sets import candidate_settings
 from ferbench.bench.data.faceset import PARTS, FaceSet
 from ferbench.bench.data.fingerprint import faceset_fingerprint
 from ferbench.bench.data.splits import make_split
@@ -87,7 +88,8 @@ def make_tiny_run() -> MakeRun:
         drawn = make_split(faces, *split, seed)
         settings = Recipe(**{**vars(TINY), **recipe})
         data = {"reader": faces.name, "options": dict(faces.options)}
-        spec = method_settings(method, options or {}, "paper", settings) | {
+        sets = candidate_settings(method, "uniform_flip", {"q": 0.4})
+        spec = method_settings(method, options or {}, "paper", settings) | sets | {
             "dataset": data, "test": data, "unlabelled": REST,
             "split": {"kind": drawn.recipe, "parameters": dict(drawn.parameters)}, "preset": "cpu", "seed": seed,
         }  # fmt: skip

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from ferbench.bench.data.fake import make_fake
+from ferbench.bench.data.fakes import FAKES
 from ferbench.bench.runs import settings
 from ferbench.methods import Variant
 from ferbench.protocols import select
 
 RecordRun = Callable[..., str]
+FakeCopy = Callable[..., Path]
 
 
 @pytest.fixture
@@ -48,3 +51,15 @@ def record_run(tmp_path: Path) -> RecordRun:
         return name
 
     return write
+
+
+@pytest.fixture
+def fake_copy(tmp_path: Path) -> FakeCopy:
+    """Generates a tiny copy of a data set under tmp_path: fake_copy("rafdb", "kaggle", images=3)."""
+
+    def make(dataset: str, layout: str = "", images: int = 3) -> Path:
+        out = tmp_path / f"{dataset}-{layout or 'first'}"
+        make_fake(FAKES, dataset, out, images, layout)
+        return out
+
+    return make

@@ -160,3 +160,16 @@ def test_a_wrong_file_is_one_line_and_changes_nothing(tmp_path: Path, kind: str)
     text = str(caught.value)
     assert text.startswith(str(tmp_path / "weights.pth")) and expected in text and "\n" not in text
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_normalised_features_come_after_dropout_and_before_the_head(normalise: bool) -> None:
+    torch.manual_seed(0)
+    model = make_classifier("resnet_small", 3, size=16, dropout=0.5, normalise=normalise).train()
+    prediction = model(torch.randn(4, 3, 16, 16))
+    dropped = prediction.features == 0
+    expected = torch.where(dropped, 0.0, 2 * prediction.encoded)
+    if normalise:
+        expected = expected / expected.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(prediction.features, expected)
+    torch.testing.assert_close(prediction.logits, prediction.features @ model.head.weight.T + model.head.bias)

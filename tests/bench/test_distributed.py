@@ -62,6 +62,15 @@ METHODS = [
     ("fixmatch", {"threshold": 0.5, "joint": True, "reduction": "sum", "unlabelled_weight": 0.3}),
     ("remop", {"threshold": 0.5, "lambda_center": 1.0}),  # large, so that a wrong mean over kept rows shows
     ("remop", {"threshold": 0.5, "lambda_center": 0.01, "reduction": "sum"}),
+    ("adacm", {"initial_threshold": 0.5, "contrast_weight": 1.0, "temperature": 0.5}),
+    ("adacm", {"initial_threshold": 0.5, "denominator": "batch", "symmetric": True, "joint": "all"}),
+    ("remop", {"learner": "adacm", "initial_threshold": 0.5, "lambda_center": 1.0}),
+    ("leaf", {"threshold": 0.5, "gate": "sample"}),
+    ("leaf", {"learner": "adacm", "initial_threshold": 0.5, "scores": "logits", "rescale": True, "gate": "batch"}),
+    ("pll_fer", {"warmup_epochs": 0, "threshold": 0.02, "decoder_dropout": 0.0, "tau": 0.5}),
+    ("rc", {"reduction": "sum"}),
+    ("lw", {}),
+    ("crpll", {"ramp": 0.0}),
 ]
 
 
@@ -75,14 +84,15 @@ def test_two_processes_equal_one(
     original = loop._accumulate
 
     def spy(sums: Any, loss: Any, result: Any, truth: Any) -> None:
-        kept.append(result.pseudo.keep)
+        if result.pseudo is not None:
+            kept.append(result.pseudo.keep)
         original(sums, loss, result, truth)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_accumulate", spy)
         train(make_tiny_run(method, **changes), tmp_path / "one")
     # the processes keep different numbers of their rows, else a mean over them would be right by accident
-    assert any(keep[0::2].sum() != keep[1::2].sum() for keep in kept)
+    assert not kept or any(keep[0::2].sum() != keep[1::2].sum() for keep in kept)
 
     def work(number: int) -> None:
         train(make_tiny_run(method, **changes), tmp_path / f"rank{number}")
@@ -95,7 +105,10 @@ def test_two_processes_equal_one(
         assert largest_difference(one[part], two[part]) < 1e-5
     predictions = [dict(np.load(tmp_path / name / "predictions.npz")) for name in ("one", "rank0")]
     for name, values in predictions[0].items():
-        np.testing.assert_allclose(predictions[1][name], values, atol=1e-4)
+        if values.dtype.kind == "U":
+            np.testing.assert_array_equal(predictions[1][name], values)
+        else:
+            np.testing.assert_allclose(predictions[1][name], values, atol=2e-3 if name == "features" else 1e-4)
     assert not (tmp_path / "rank1").exists()  # the second process writes nothing
 
 

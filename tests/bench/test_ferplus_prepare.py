@@ -17,6 +17,7 @@ from PIL import Image
 from ferbench.bench.data import ferplus_prepare
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.ferplus_labels import CLASSES, COLUMNS
+from ferbench.bench.data.options import resolve_options
 from ferbench.bench.data.readers import READERS, open_dataset, prepare_dataset
 
 FOLDERS = ("FER2013Train", "FER2013Valid", "FER2013Test")
@@ -148,7 +149,7 @@ OPTIONS: tuple[tuple[dict[str, str | int], list[int], list[int]], ...] = (
 def test_options(folders: Path, options: dict[str, str | int], train: list[int], test: list[int]) -> None:
     data = opened(folders, **options)
     assert data.train.tolist() == train and data.test.tolist() == test
-    assert data.options == {key: options.get(key, option.default) for key, option in READERS["ferplus"].options.items()}
+    assert data.options == resolve_options("ferplus", READERS["ferplus"].options, options)
     assert data.fingerprint != opened(folders).fingerprint
 
 
@@ -306,3 +307,15 @@ def test_table_has_no_label_csv(table: Path) -> None:
         opened(table, source="label_csv")
     report = prepare_dataset("ferplus", {}, root=table, cache=table.parent / "cache", partial=True)
     assert report.options["source"] == "new_csv"
+
+
+def test_another_size(folders: Path) -> None:
+    """A resized copy, made once; the option at its default leaves options and fingerprint as they were before it."""
+    own, large = opened(folders), opened(folders, size=64)
+    assert large.images.shape == (11, 64, 64, 1) and large.options["size"] == 64
+    expected = Image.fromarray(pixels(0)).resize((64, 64), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(large.images[0, :, :, 0], np.asarray(expected))
+    assert "size" not in own.options and opened(folders, size=0).fingerprint == own.fingerprint != large.fingerprint
+    assert len(list((folders.parent / "cache").glob("ferplus-*-64px"))) == 1
+    with pytest.raises(DataError, match="option 'size' for ferplus must be 0 or 16 to 512, not 5"):
+        opened(folders, size=5)

@@ -31,7 +31,7 @@ def copy(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("raf", {}, "unknown data set 'raf'; data sets: ferplus, synthetic"),
+        ("raf", {}, "unknown data set 'raf'; data sets: ferplus, rafdb, affectnet7"),
         (
             "ferplus",
             {"rul": "majority"},

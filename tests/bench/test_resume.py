@@ -22,7 +22,7 @@ from ferbench.bench.state import Run
 from ferbench.bench.train import train
 
 MakeRun = Callable[..., Run]
-METHODS = ("vanilla", "fixmatch", "remop")
+METHODS = ("vanilla", "fixmatch", "remop", "adacm", "leaf", "pll_fer", "rc", "pico")
 STEPS = 15  # of the tiny run: three epochs of five
 
 

@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferbench.bench.data.faceset import DataError, FaceSet
-from ferbench.bench.data.splits import PARTS, long_tailed_counts, make_split, read_split, requested_counts, write_split
+from ferbench.bench.data.split_counts import long_tailed_counts, requested_counts
+from ferbench.bench.data.split_file import read_split, write_split
+from ferbench.bench.data.splits import PARTS, make_split
 
 MakeFaces = Callable[..., FaceSet]
 
@@ -127,9 +129,9 @@ def test_a_class_left_without_a_label_is_refused(make_faces: MakeFaces) -> None:
 @pytest.mark.parametrize(
     ("recipe", "parameters", "expected"),
     [
-        ("long_tail", {}, "unknown split recipe 'long_tail'; valid: long_tailed, balanced, fraction, full"),
+        ("long_tail", {}, "unknown split recipe 'long_tail'; valid: full, long_tailed, balanced, fraction, total"),
         ("long_tailed", {"n1": 10}, "split long_tailed: needs 'gamma'"),
-        ("long_tailed", {"n1": 10, "gama": 2}, "does not take 'gama' (takes n1, gamma, validation)"),
+        ("long_tailed", {"n1": 10, "gama": 2}, "does not take 'gama' (takes n1, gamma, validation, noise, overlap)"),
         ("long_tailed", {"n1": 2.5, "gamma": 2}, "n1 must be a whole number from 1, not 2.5"),
         ("long_tailed", {"n1": float("inf"), "gamma": 2}, "n1 must be a whole number from 1, not inf"),
         ("long_tailed", {"n1": 10, "gamma": 0}, "gamma must be at least 1, not 0"),
@@ -140,7 +142,16 @@ def test_a_class_left_without_a_label_is_refused(make_faces: MakeFaces) -> None:
             "excepts 'fear', which is no class (joy, calm, anger",
         ),
         ("balanced", {"per_class": 3, "exceptions": 2}, "exceptions must give counts by class, not 2"),
+        ("balanced", {"per_class": 3, "exceptions": {"joy": 0}}, "excepts 'joy' with 0, which is no whole number"),
         ("full", {"exceptions": {"joy": 2}}, "does not take 'exceptions'"),
+        ("full", {"noise": 1.0}, "noise must be from 0 to below 1, not 1.0"),
+        ("full", {"overlap": 2}, "overlap must be true or false, not 2"),
+        ("total", {"labels": 2}, "leaves no label for joy, calm, anger"),
+        ("adacm", {"labels": 100}, "it is a rule for 7 classes with fear among them, not for joy, calm, anger"),
+        ("kfold", {"folds": 1, "fraction": 0.5}, "folds must be a whole number from 2, not 1"),
+        ("kfold", {"folds": 5, "fraction": 0.5, "fold": 6}, "fold 6 of 5 there is none; count from 1"),
+        ("kfold", {"folds": 55, "fraction": 0.5}, "54 training images are too few for 55 folds"),
+        ("kfold", {"folds": 5, "fraction": 0.5, "own_folds": True}, "comes without folds of its own"),
         ("fraction", {"fraction": 1.5}, "fraction must be above 0 and at most 1, not 1.5"),
         ("fraction", {"fraction": float("nan")}, "fraction must be above 0 and at most 1, not nan"),
         ("full", {"validation": 1.0}, "validation must be from 0 to below 1, not 1.0"),

@@ -54,7 +54,8 @@ def test_it_learns_and_the_files_agree(make_tiny_run: MakeRun, tmp_path: Path, m
 
     with np.load(tmp_path / "predictions.npz") as stored:
         rule = next(iter(lines[1]["test"]["ema"]))
-        assert set(stored) == {f"scores_{name}" for name in lines[1]["test"]["ema"]} | {"labels", "index"}
+        others = {"labels", "index", "classes", "features"}
+        assert set(stored) == {f"scores_{name}" for name in lines[1]["test"]["ema"]} | others
         assert stored["index"].tolist() == run.faces.test.tolist()
         assert stored["labels"].tolist() == run.faces.labels[run.faces.test].tolist()
         again = metrics(stored[f"scores_{rule}"], stored["labels"])

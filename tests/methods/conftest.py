@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -14,12 +15,16 @@ from ferbench.methods import (
     LEARNERS,
     METHODS,
     PLUG_INS,
+    Facts,
     Labelled,
     Method,
+    Passes,
     Prediction,
     Progress,
+    StepResult,
     Unlabelled,
     Variant,
+    baselines,
     build,
     option_values,
 )
@@ -67,6 +72,10 @@ class Network(nn.Module):
         encoded = self.norm(self.conv(images)).square().mean(dim=(2, 3))
         features = self.dropout(encoded)
         return Prediction(encoded, features, self.head(features))
+
+    def tokens(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.norm(self.conv(images)).square().flatten(2).transpose(1, 2)
+        return tokens
 
 
 class Batch(NamedTuple):
@@ -121,7 +130,7 @@ def table_method() -> Callable[..., Any]:
     ) -> Method:
         rows = None if centers is None else _rows(centers)
         width, classes = shape if rows is None else (rows.shape[1], rows.shape[0])  # type: ignore[misc]
-        method = build(name, Table(width, classes), option_values(name, variant, options))
+        method = build(name, Table(2, classes), option_values(name, variant, options))
         if rows is not None:
             assert isinstance(method, ReMoP)
             method.centers.data.copy_(rows)
@@ -136,24 +145,44 @@ def network() -> Callable[..., Network]:
     return Network
 
 
+PLAIN = ("vanilla", "fixmatch")  # the learners that the baselines' plug-ins are tried on
 COMBINATIONS = [
     *((name, None) for name in METHODS if name not in PLUG_INS),
-    *((name, learner) for name in PLUG_INS for learner in LEARNERS),
+    *((name, learner) for name in PLUG_INS for learner in LEARNERS if learner in PLAIN or name not in baselines.PLUG_INS),
 ]
 
 
+def variants(name: str, learner: str | None) -> list[Variant]:
+    """The paper's, and the others where they set an option otherwise."""
+    given = {} if learner is None else {"learner": learner}
+    names: tuple[Variant, ...] = get_args(Variant)
+    of_paper = option_values(name, "paper", given)
+    return [variant for variant in names if variant == "paper" or option_values(name, variant, given) != of_paper]
+
+
+def facts(images: int = 24, labelled: int = 8) -> Facts:
+    """What `begin` is told about the batches of `random_batch`: 4 classes, all of them labelled, unequally often."""
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 3, 0])[:labelled]
+    index = torch.arange(labelled)
+    candidates = torch.zeros(images, 4, dtype=torch.bool)
+    candidates[index] = torch.nn.functional.one_hot(labels, 4).bool() | (index.unsqueeze(1) % 4 == torch.arange(4))
+    return Facts(images, index, labels, torch.arange(images), steps=8, epochs=4, candidates=candidates)
+
+
 @pytest.fixture(
-    params=[(*combination, variant) for combination in COMBINATIONS for variant in ("paper", "released")],
+    params=[(*combination, variant) for combination in COMBINATIONS for variant in variants(*combination)],
     ids=lambda param: "-".join(part for part in param if part),
 )
 def any_method(request: pytest.FixtureRequest) -> Callable[..., Method]:
-    """Every registered method, every plug-in on every learner, in both variants: called with a seed or a model."""
+    """Every registered method, every plug-in on every learner, in each variant: called with a seed or a model."""
     name, learner, variant = request.param
 
     def make(seed: int = 0, model: Network | None = None) -> Method:
         torch.manual_seed(seed)
         values = option_values(name, variant, {} if learner is None else {"learner": learner})
-        return build(name, Network() if model is None else model, values)
+        method = build(name, Network() if model is None else model, values)
+        method.begin(facts())
+        return method
 
     return make
 
@@ -175,3 +204,113 @@ def random_batch() -> Callable[..., Batch]:
         return Batch(labelled, unlabelled, Progress(torch.tensor(0.25), 1))
 
     return make
+
+
+def _prediction(logits: Any, features: Any = None) -> Prediction:
+    rows = _rows(logits) if not isinstance(logits, Tensor) else logits
+    encoded = _rows(features) if features is not None else torch.zeros(len(rows), 2)
+    return Prediction(encoded, encoded, rows)
+
+
+@pytest.fixture
+def passes_of() -> Callable[..., Passes]:
+    """Logits by view, weak ones as probabilities -> what a learner's `passes` gives; tensors keep their gradient."""
+
+    def make(
+        labelled: Any, weak: Any = (), strong: Any = (), index: Any = None, labelled_strong: Any = None
+    ) -> Passes:
+        def several(rows: Any, logits: Callable[[Any], Any]) -> tuple[Prediction, ...]:
+            if len(rows) == 0:
+                return ()
+            views = rows if not isinstance(rows, Tensor) and np.ndim(rows[0]) == 2 else [rows]
+            return tuple(_prediction(logits(view)) for view in views)
+
+        return Passes(
+            _prediction(labelled),
+            several(weak, lambda view: torch.log(torch.as_tensor(np.asarray(view), dtype=torch.float32))),
+            several(strong, lambda view: view),
+            None if index is None else torch.as_tensor(np.asarray(index)),
+            None if labelled_strong is None else _prediction(labelled_strong),
+        )
+
+    return make
+
+
+@pytest.fixture
+def begun() -> Callable[..., Any]:
+    """(name, classes, facts=..., variant, **options) -> a method around a Table of that many classes, after `begin`."""
+
+    def make(
+        name: str, classes: int, *, given: Facts | None = None, variant: Variant = "paper", **options: Any
+    ) -> Method:
+        method = build(name, Table(2, classes), option_values(name, variant, options))
+        usual = facts()
+        method.begin(usual._replace(labelled_labels=usual.labelled_labels % classes) if given is None else given)
+        return method
+
+    return make
+
+
+@pytest.fixture
+def stepped(encode: Callable[..., Tensor]) -> Callable[..., Any]:
+    """One step of a method around a Table: logits (or (features, logits)) by view -> its result and the leaf images."""
+
+    def step(
+        method: Method,
+        labels: Any,
+        labelled: dict[str, Any],
+        unlabelled: dict[str, Any],
+        *,
+        fraction: float = 0.25,
+        epoch: int = 1,
+        index: Any = None,
+        labelled_index: Any = None,
+    ) -> tuple[StepResult, dict[str, Tensor]]:
+        def image(content: Any) -> Tensor:
+            features, logits = content if isinstance(content, tuple) else (None, content)
+            rows = np.zeros((len(logits), 2)) if features is None else features
+            return encode(rows, logits)
+
+        known = {view: image(content) for view, content in labelled.items()}
+        unknown = {view: image(content) for view, content in unlabelled.items()}
+        count = len(next(iter(unknown.values())))
+        places = np.arange(len(labels)) if labelled_index is None else labelled_index
+        result = method.step(
+            Labelled(known, torch.as_tensor(np.asarray(labels)), torch.as_tensor(np.asarray(places))),
+            Unlabelled(unknown, torch.as_tensor(np.arange(count) if index is None else np.asarray(index))),
+            Progress(torch.tensor(fraction), epoch),
+        )
+        leaves = {f"labelled {view}": rows for view, rows in known.items()}
+        return result, leaves | {f"unlabelled {view}": rows for view, rows in unknown.items()}
+
+    return step
+
+
+@pytest.fixture
+def slow() -> SimpleNamespace:
+    """Softmax and cross-entropies in NumPy's float64, row by row."""
+
+    def softmax(logits: Any) -> Any:
+        shifted = np.exp(np.asarray(logits, float) - np.max(logits, axis=-1, keepdims=True))
+        return shifted / shifted.sum(-1, keepdims=True)
+
+    def cross_entropy(logits: Any, target: Any) -> Any:
+        log_p, target = np.log(softmax(logits)), np.asarray(target)
+        if target.ndim == 1:
+            return np.array([-row[label] for row, label in zip(log_p, target, strict=True)])
+        return np.array([-sum(q * value for q, value in zip(*pair, strict=True)) for pair in zip(target, log_p, strict=True)])
+
+    return SimpleNamespace(softmax=softmax, cross_entropy=cross_entropy, random=np.random.default_rng(0))
+
+
+@pytest.fixture
+def reached() -> Callable[..., set[str]]:
+    """Names of the leaves that a loss term moves."""
+
+    def names(term: Tensor, leaves: dict[str, Tensor]) -> set[str]:
+        if not term.requires_grad:
+            return set()
+        gradients = torch.autograd.grad(term, list(leaves.values()), retain_graph=True, allow_unused=True)
+        return {name for name, grad in zip(leaves, gradients, strict=True) if grad is not None and grad.any()}
+
+    return names

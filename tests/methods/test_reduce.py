@@ -14,7 +14,7 @@ from torch import multiprocessing as mp
 from torch.nn import functional as F
 
 from ferbench.kernels import center_etf_loss
-from ferbench.methods.reduce import Reduction, kept_count, processes, reduce
+from ferbench.methods.reduce import Reduction, gather_rows, kept_count, processes, reduce
 
 MASKS = {
     "both processes": [True, True, False, True, False, True],
@@ -44,13 +44,14 @@ def _data() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _gradients(rows: slice, mask: list[bool], reduction: Reduction) -> dict[str, Tensor]:
-    """Of a cross-entropy and a masked centre loss over `rows`: to features (of both) and centres."""
+    """Of a cross-entropy, a masked centre loss and a comparison of all rows, over `rows`: to features and centres."""
     features, labels, centers = _data()
     features, centers = features[rows].requires_grad_(), centers.requires_grad_()
     kept = torch.tensor(mask)[rows]
     center = center_etf_loss(features, labels[rows], centers, mask=kept, reduction="sum")[0]
     entropy = F.cross_entropy(features @ centers.T, labels[rows], reduction="none") * kept
     loss = reduce(entropy, reduction) + (center / kept_count(kept) if reduction == "mean" else center * processes())
+    loss = loss + (gather_rows(features) @ gather_rows(features * 2).T).sigmoid().sum()
     names = {"features": features, "centers": centers}
     return dict(zip(names, torch.autograd.grad(loss, list(names.values())), strict=True))
 

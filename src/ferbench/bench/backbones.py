@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ferbench.bench.vit_weights import fit_positions, of_decoder
 from ferbench.methods import Prediction
 
 
@@ -21,21 +23,37 @@ class WeightsError(Exception):
 
 
 class Classifier(nn.Module):
-    """Encoder, dropout, linear layer with bias: the head of the released codes (dropout 0.5 there)."""
+    """Encoder, dropout, linear layer with bias: the head of the released codes (dropout 0.5 there).
 
-    def __init__(self, encoder: nn.Module, feature_width: int, num_classes: int, dropout: float) -> None:
+    normalise: features at length 1 after the dropout, as Ada-CM's and LEAF's code has them.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, feature_width: int, num_classes: int, dropout: float, normalise: bool = False
+    ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(feature_width, num_classes)
+        self.dropout: nn.Module = nn.Dropout(dropout)
+        self.head: nn.Module = nn.Linear(feature_width, num_classes)
+        self.normalise = normalise
         self.feature_width = feature_width
         self.num_classes = num_classes
 
     def forward(self, images: Tensor) -> Prediction:
-        """images [B, 3, S, S], normalised. The logits belong to the feature after dropout."""
+        """images [B, 3, S, S], normalised. The logits belong to the feature after dropout and normalisation."""
         encoded = self.encoder(images)
         features = self.dropout(encoded)
+        if self.normalise:
+            features = F.normalize(features, dim=1)
         return Prediction(encoded, features, self.head(features))
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """The encoder's tokens [B, T, D] of images [B, 3, S, S], row by row: a transformer's patches without its class
+        token, the cells of a ConvNet's last feature map."""
+        last: Tensor = cast(Any, self.encoder).forward_features(images)
+        if last.ndim == 4:
+            return last.flatten(2).transpose(1, 2)
+        return last[:, cast(Any, self.encoder).num_prefix_tokens :]
 
 
 class Residual(nn.Module):
@@ -68,9 +86,13 @@ class SmallResNet(nn.Module):
             *(Residual(inputs[i], width, 1 if i == 0 else 2) for i, width in enumerate(widths))
         )  # fmt: skip
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The last feature map [B, D, S / 16, S / 16]."""
         x: Tensor = self.stages(F.relu(self.bn(self.stem(images)), inplace=True))
-        return x.mean(dim=(2, 3))
+        return x
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_features(images).mean(dim=(2, 3))
 
 
 class PreActivation(nn.Module):
@@ -109,9 +131,12 @@ class WideResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
 
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The last feature map [B, D, S / 4, S / 4]."""
+        return F.leaky_relu(self.bn(self.stages(self.stem(images))), 0.1)
+
     def forward(self, images: Tensor) -> Tensor:
-        x: Tensor = F.leaky_relu(self.bn(self.stages(self.stem(images))), 0.1)
-        return x.mean(dim=(2, 3))
+        return self.forward_features(images).mean(dim=(2, 3))
 
 
 def _timm(name: str, **fixed: Any) -> Callable[[int], nn.Module]:
@@ -135,46 +160,72 @@ BACKBONES = {
     "resnet18": Backbone(512, _timm("resnet18")),
     "resnet50": Backbone(2048, _timm("resnet50")),
     "wrn_28_2": Backbone(128, lambda size: WideResNet(28, 2)),
+    "mobilenetv2": Backbone(1280, _timm("mobilenetv2_100")),
+    "mobilenetv3": Backbone(1280, _timm("mobilenetv3_large_100")),
+    "vgg11": Backbone(4096, _timm("vgg11")),
+    "vgg13": Backbone(4096, _timm("vgg13")),
+    "vit_tiny_16": Backbone(192, _timm("vit_tiny_patch16_224")),
+    "vit_small": Backbone(384, _timm("vit_small_patch16_224")),
     "vit_base": Backbone(768, _timm("vit_base_patch16_224")),
+    "vit_large": Backbone(1024, _timm("vit_large_patch16_224")),
     "vit_tiny": Backbone(192, _timm("vit_tiny_patch16_224", depth=4, patch_size=8)),
     "resnet_small": Backbone(128, lambda size: SmallResNet()),
 }
 
+_VIT_SIZES = ("tiny", "small", "base", "large")
+_IMAGENET = {
+    "resnet18": "resnet18.tv_in1k", "resnet50": "resnet50.tv_in1k", "vgg11": "vgg11.tv_in1k", "vgg13": "vgg13.tv_in1k",
+    "mobilenetv2": "mobilenetv2_100.ra_in1k", "mobilenetv3": "mobilenetv3_large_100.ra_in1k",
+}  # fmt: skip
 WHERE_TO_GET = {
     "msceleb": "a ResNet-18 trained on MS-Celeb-1M (key 'state_dict', torchvision names); the Ada-CM, SCN and RUL "
     "repositories link copies",
+    "ssfer_mae": "a ViT-B of SSFER's masked autoencoding of faces; the README of zhelishisongjie/SSFER links it, "
+    "`ferbench pretrain mae` trains one",
+    "mae_tiny": "`ferbench pretrain mae --backbone vit_tiny` writes one",
+    "maskfeat_fer": "`ferbench pretrain maskfeat` on RAF-DB, FERPlus and AffectNet writes one",
+    "mae_fer": "`ferbench pretrain mae` on RAF-DB, FERPlus and AffectNet writes one",
+    "simmim_fer": "`ferbench pretrain simmim` on RAF-DB, FERPlus and AffectNet writes one",
+    "moco_fer": "`ferbench pretrain moco` on RAF-DB, FERPlus and AffectNet writes one",
+    "mae_vit_base": "facebookresearch/mae's README links a ViT-B of ImageNet-1k",
+    "imagenet1k_vit_base": "timm's vit_base_patch16_224.augreg_in1k",
+    **{f"augreg_vit_{size}": f"timm's vit_{size}_patch16_224.augreg_in21k_ft_in1k" for size in _VIT_SIZES},
+    **{f"imagenet_{name}": f"timm's {model}" for name, model in _IMAGENET.items()},
 }
 
 
-def make_classifier(name: str, num_classes: int, *, size: int, dropout: float) -> Classifier:
+def make_classifier(name: str, num_classes: int, *, size: int, dropout: float, normalise: bool = False) -> Classifier:
     """A randomly initialised classifier for input of `size` pixels; the caller seeds torch. Raises WeightsError."""
     if name not in BACKBONES:
         close = difflib.get_close_matches(name, BACKBONES, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise WeightsError(f"unknown backbone '{name}'; {hint}valid: {', '.join(BACKBONES)}")
     backbone = BACKBONES[name]
-    return Classifier(backbone.make(size), backbone.feature_width, num_classes, dropout)
+    return Classifier(backbone.make(size), backbone.feature_width, num_classes, dropout, normalise)
 
 
 def load_weights(model: Classifier, path: Path) -> str:
     """Load encoder weights strictly; returns a line that says what was loaded. Raises WeightsError.
 
     Accepts a plain state dict or one under the key `state_dict` (the MS-Celeb-1M format: torchvision's names, often
-    prefixed with `module.`, with a classifier `fc.*` that is left out). Every other key must match in name and shape.
+    prefixed with `module.`, with a classifier `fc.*` that is left out), or `model` (MAE's, whose decoder is left out;
+    positions are resampled to the input size). Every other key must match in name and shape.
     """
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # MAE's checkpoints keep their command line
+            stored = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such weight file") from error
     except Exception as error:  # torch raises many kinds for a damaged or pickled file
         reason = type(error).__name__
         raise WeightsError(f"{path}: cannot be read as plain weights ({reason}); save a state dict") from error
-    state = stored.get("state_dict", stored) if isinstance(stored, dict) else None
+    state = stored.get("state_dict", stored.get("model", stored)) if isinstance(stored, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: holds no state dict")
     weights = {key.removeprefix("module."): value for key, value in state.items()}
-    dropped = sorted(key for key in weights if key.startswith(("fc.", "head.", "classifier.")))
+    dropped = sorted(key for key in weights if key.startswith(("fc.", "head.", "classifier.")) or of_decoder(key))
     weights = {key: value for key, value in weights.items() if key not in dropped}
+    weights, remark = fit_positions(weights, model.encoder)
     expected = model.encoder.state_dict()
     counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent in files of torch < 0.4.1
     missing = sorted(expected.keys() - weights.keys() - counters)
@@ -188,4 +239,5 @@ def load_weights(model: Classifier, path: Path) -> str:
         )
         raise WeightsError(f"{path}: does not fit the backbone: {report}")
     model.encoder.load_state_dict(weights, strict=False)
-    return f"loaded {len(weights)} tensors from {path.name}; left out {', '.join(dropped) or 'nothing'}"
+    left_out = ", ".join(dropped[:4]) + (f" and {len(dropped) - 4} more" if len(dropped) > 4 else "")
+    return f"loaded {len(weights)} tensors from {path.name}; left out {left_out or 'nothing'}{remark}"

@@ -15,12 +15,19 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table as RichTable
 
 from ferbench.bench import listing, processes, records
+from ferbench.bench import pretrain_command as pretraining
+from ferbench.bench.attack import EPSILONS
 from ferbench.bench.backbones import WeightsError
+from ferbench.bench.candidate_sets import candidate_settings, made_from_a_model
 from ferbench.bench.data.cache import cache_root
-from ferbench.bench.data.faceset import DataError
+from ferbench.bench.data.faceset import DataError, FaceSet
+from ferbench.bench.data.fake import make_fake
+from ferbench.bench.data.fakes import FAKES
 from ferbench.bench.data.options import Value
-from ferbench.bench.data.readers import prepare_dataset
-from ferbench.bench.data.splits import make_split, read_split, write_split
+from ferbench.bench.data.readers import open_dataset, prepare_dataset
+from ferbench.bench.data.split_file import read_split, write_split
+from ferbench.bench.data.split_report import split_text
+from ferbench.bench.data.splits import Split, make_split
 from ferbench.bench.interrupt import Interrupted
 from ferbench.bench.leaderboard import SELECTIONS, collect, render, write_csv
 from ferbench.bench.progress import Bar
@@ -77,6 +84,36 @@ def prepare(
     print(json.dumps(report.json(), indent=1) if as_json else report.text())
 
 
+@app.command("fake")
+def fake_command(
+    dataset: str,
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    images: Annotated[int, typer.Option(help="Training images per class.")] = 30,
+    layout: Annotated[str, typer.Option(help="Which layout; default: the authors' own.")] = "",
+) -> None:
+    """Generate a tiny copy of a data set, coloured shapes for faces, to try things out."""
+    chosen = make_fake(FAKES, dataset, out, images, layout)
+    print(f"{out}: {dataset} in layout {chosen}; next: ferbench prepare {dataset} --root {out} --partial")
+
+
+@app.command("split")
+def split_command(
+    dataset: str,
+    split: Annotated[str, typer.Argument(help="KIND[:key=value,...], or a split file to check.")],
+    seed: int = 1,
+    data_option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the reader.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the split file here; the data set's terms cover it.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of your copy.")] = None,
+) -> None:
+    """Draw a split and print what it takes of each class; training draws the same one from the same seed."""
+    faces = open_dataset(dataset, _values(data_option), root=root, cache=cache_root())
+    drawn = _drawn(split, faces, seed)
+    print(split_text(drawn, faces))
+    if out:
+        write_split(drawn, faces, out)
+        print(f"wrote {out}")
+
+
 @app.command("train")
 def train_command(
     method: str,
@@ -84,6 +121,8 @@ def train_command(
     split: Annotated[str, typer.Option(help="KIND[:key=value,...] or a split file.")] = "long_tailed:n1=400,gamma=20",
     option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the method.")] = None,
     data_option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the reader.")] = None,
+    test_option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the reader, for the test set.")] = None,
+    candidates: Annotated[str, typer.Option(help="KIND[:key=value,...] of candidate label sets.")] = "",
     recipe: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the recipe, such as epochs=5.")] = None,
     like: Annotated[str, typer.Option(help="PROTOCOL/RECIPE to start from, such as remop/ferplus.")] = "demo/synthetic",
     preset: str = "cpu",
@@ -105,16 +144,20 @@ def train_command(
     settings = build_checked(Recipe, {**base, **_values(recipe)}, "--recipe")
     options = _values(data_option)
     faces = workspace.faces(dataset, options)
-    if Path(split).is_file():
-        drawn = read_split(Path(split), faces)
-    else:
-        kind, _, parameters = split.partition(":")
-        drawn = make_split(faces, kind, _numbers([part for part in parameters.split(",") if part], "--split"), seed)
-    spec = method_settings(method, _values(option), _variant(variant) or "paper", settings) | {
-        "dataset": describe(dataset, options), "test": describe(dataset, options), "unlabelled": REST,
+    drawn = _drawn(split, faces, seed)
+    test_options = {**options, **_values(test_option)}
+    test = workspace.faces(dataset, test_options) if test_option else faces
+    sets = _candidates(candidates, method)
+    spec = method_settings(method, _values(option), _variant(variant) or "paper", settings) | sets | {
+        "dataset": describe(dataset, options), "test": describe(dataset, test_options), "unlabelled": REST,
         "split": {"kind": drawn.recipe, "parameters": dict(drawn.parameters)}, "preset": preset, "seed": seed,
     }  # fmt: skip
-    run = make_run(spec, settings, faces, drawn, faces, None, workspace)
+    softmax = None
+    if made_from_a_model(spec):
+        plain = {key: value for key, value in spec.items() if key != "candidates"}
+        plain |= method_settings("vanilla", {}, "paper", settings)
+        softmax = make_run(plain, settings, faces, drawn, test, None, workspace)
+    run = make_run(spec, settings, faces, drawn, test, None, workspace, softmax=softmax)
     folder = workspace.folder(run)
     with claimed(folder) as free:
         if not free:
@@ -129,6 +172,35 @@ def train_command(
     record = records.read_json(folder / "record.json")
     console.print(json.dumps(record["metrics"]["last"]), highlight=False, soft_wrap=True)
     console.print(f"record: {folder / 'record.json'}", highlight=False, soft_wrap=True)
+
+
+@app.command("pretrain")
+def pretrain_command(
+    objective: Annotated[str, typer.Argument(help="mae, or another objective.")] = "mae",
+    dataset: Annotated[str, typer.Option(help="NAME[,NAME...]: the training images of these data sets.")] = "",
+    faces: Annotated[Path | None, typer.Option(help="A folder of face images, of any depth.")] = None,
+    backbone: Annotated[str, typer.Option(help="vit_base, vit_small or vit_tiny.")] = "vit_base",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as epochs=20.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the objective.")] = None,
+    data_option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the readers.")] = None,
+    variant: VariantName = None,
+    seed: int = 1,
+    out: Annotated[Path | None, typer.Option(help="Write the weights here as well.")] = None,
+    results: Results = Path("results"),
+    root: Roots = None,
+    threads: Threads = None,
+) -> None:
+    """Pre-train an encoder on faces without labels; the weights load with --weights NAME=FILE."""
+    _set_threads(threads)
+    settings = {"backbone": backbone, **_values(setting)}
+    run = pretraining.resolve_command(
+        objective, dataset, faces, _values(option), _values(data_option), settings, seed,
+        _variant(variant) == "released", _workspace(results, root, None),
+    )  # fmt: skip
+    with Bar(console, run.name) as bar:
+        record = pretraining.run_command(run, results, out, bar)
+    for line in pretraining.summary(run, record, results, out) if record else ():
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -209,6 +281,83 @@ def leaderboard(
     console.print(f"wrote {csv or results / 'leaderboard.csv'}", highlight=False)
 
 
+@app.command("plot")
+def plot_command(
+    kind: Annotated[str, typer.Argument(help="confusion, curves, sweep or tsne.")],
+    target: Annotated[str, typer.Argument(help="A run's name or folder, or PAPER[/TABLE[/ROW[/COLUMN]]].")],
+    out: Annotated[Path | None, typer.Option(help="Folder for PNG and SVG; default: plots/ in the results.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Draw finished runs from their saved files, without training anything."""
+    from ferbench.bench.plots import plot  # matplotlib takes longer to import than the other commands to answer
+
+    for path in plot(kind, target, results, out or results / "plots"):
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+@app.command("attack")
+def attack_command(
+    target: Annotated[str, typer.Argument(help="A run's name or folder, or PAPER[/TABLE[/ROW[/COLUMN]]].")],
+    epsilon: Annotated[list[float] | None, typer.Option(help="Share of the range of pixels; repeatable.")] = None,
+    threshold: Annotated[float, typer.Option(help="The focused region is where Grad-CAM exceeds this.")] = 0.3,
+    images: Annotated[int | None, typer.Option(min=1, help="Only the first of the test set; nothing is kept.")] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="Draw so many images, their maps and attacks.")] = 0,
+    results: Results = Path("results"),
+    root: Roots = None,
+    threads: Threads = None,
+) -> None:
+    """FGSM on the regions a finished run looks at, and on the others (SSFER, Table 7)."""
+    from ferbench.bench import afterwards  # matplotlib takes longer to import than the other commands to answer
+
+    _set_threads(threads)
+    epsilons = tuple(epsilon or EPSILONS)
+    for part in afterwards.attack(target, _workspace(results, root, None), epsilons, threshold, images, pictures):
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+
+
+@app.command("cost")
+def cost_command(
+    target: Annotated[str | None, typer.Argument(help="A backbone, a run's name or folder, or PAPER/...")] = None,
+    size: Annotated[int, typer.Option(min=8, help="Pixels a side, for a backbone.")] = 224,
+    results: Results = Path("results"),
+) -> None:
+    """Parameters and multiply-adds of backbones or of finished runs (SSFER, Table 6)."""
+    from ferbench.bench import afterwards
+
+    for part in afterwards.cost(target, _workspace(results, None, None), size):
+        console.print(part, highlight=False)
+
+
+@app.command("tune")
+def tune_command(
+    target: Annotated[str, typer.Argument(help="PAPER/TABLE/ROW/COLUMN, such as ssfer/16/ssfer-gwo/rafdb-5.")],
+    preset: Annotated[str | None, typer.Option(help="paper, or cpu: minutes instead of days.")] = None,
+    bound: Annotated[list[str] | None, typer.Option(help="NAME=LOWEST:HIGHEST of a rate; repeatable.")] = None,
+    wolves: Annotated[int, typer.Option(help="Runs per round, at least 3.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds after the first look.")] = 4,
+    validation: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of the labels held out.")] = 0.2,
+    seed: int = 1,
+    results: Results = Path("results"),
+    root: Roots = None,
+    weights: Weights = None,
+    threads: Threads = None,
+) -> None:
+    """Search learning rates with the grey wolf optimiser, on held-out labels (SSFER, Table 16)."""
+    from ferbench.bench.tune_runs import bounds_of, one_cell, tune
+
+    _set_threads(threads)
+    cell = one_cell(target)
+    with Bar(console, target) as bar:
+        search = tune(
+            cell, preset or cell.protocol.default_preset, bounds_of(bound), wolves=wolves, rounds=rounds,
+            held_out=validation, seed=seed, workspace=_workspace(results / "tune", root, weights),
+            train=lambda run, folder: train(run, folder, reporter=bar), report=bar.note,
+        )  # fmt: skip
+    rates, accuracy = search.best
+    shown = ", ".join(f"{name} = {value:g}" for name, value in rates.items())
+    console.print(f"best of {len(search.tried)}: {shown} ({accuracy:.2f} % on validation)", highlight=False)
+
+
 def main() -> None:
     """Entry point of the console command, also under torchrun: there the first process alone speaks."""
     try:
@@ -281,10 +430,30 @@ def _values(items: list[str] | None) -> dict[str, Any]:
     return values
 
 
+def _drawn(split: str, faces: FaceSet, seed: int) -> Split:
+    """The split of a file, or of KIND[:key=value,...]; a class name as key gives that class another count."""
+    if Path(split).is_file():
+        return read_split(Path(split), faces)
+    kind, _, parameters = split.partition(":")
+    values = _numbers([part for part in parameters.split(",") if part], "--split")
+    exceptions = {key: value for key, value in values.items() if key in faces.classes}
+    rest: dict[str, Any] = {key: value for key, value in values.items() if key not in exceptions}
+    return make_split(faces, kind, rest | ({"exceptions": exceptions} if exceptions else {}), seed)
+
+
+def _candidates(asked: str, method: str) -> records.Spec:
+    """What KIND[:key=value,...] says of candidate sets; raises MethodError for a method that takes none."""
+    kind, _, options = asked.partition(":")
+    settings = candidate_settings(method, kind, _values([part for part in options.split(",") if part]))
+    if kind and not settings:
+        raise MethodError(f"{method} takes no candidate sets; leave --candidates out")
+    return settings
+
+
 def _numbers(items: list[str], flag: str) -> dict[str, float | int]:
     values = _values(items)
     for key, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not isinstance(value, int | float):
             raise DataError(f"{flag}: {key} takes a number, not '{value}'")
     return values
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ferbench.bench import records
 from ferbench.bench.data.augment import ViewRecipe
 from ferbench.bench.data.batches import Batches, ImageStore, view_batches
+from ferbench.bench.features import passed_features
 from ferbench.bench.metrics import metrics
 from ferbench.bench.state import Run, State
 from ferbench.methods import Method
@@ -20,7 +21,7 @@ from ferbench.methods import Method
 def evaluate(run: Run, state: State, batches: Batches, test_store: ImageStore) -> dict[str, Any]:
     """Test (and validation) metrics of the student and of the averaged model, by every inference rule."""
     models = {"student": state.method} | ({"ema": state.average.method} if state.average else {})
-    parts = {"test": (test_store, run.test_faces, run.test_faces.test)}
+    parts = {"test": (test_store, run.test_faces, run.test)}
     if len(run.split.validation):
         parts["validation"] = (batches.store, run.faces, run.split.validation)
     line: dict[str, Any] = {}
@@ -45,18 +46,27 @@ def scores(
 def finish(run: Run, state: State, batches: Batches, test_store: ImageStore, folder: Path) -> dict[str, Any]:
     """Write predictions and record of the evaluated model."""
     evaluated = state.average.method if state.average and run.recipe.evaluate == "ema" else state.method
-    final = scores(evaluated, test_store, run.test_faces.test, batches.recipe)
-    labels = run.test_faces.labels[run.test_faces.test]
+    with passed_features(evaluated) as passed:
+        final = scores(evaluated, test_store, run.test, batches.recipe)
+    labels = run.test_faces.labels[run.test]
+    arrays = {"labels": labels, "index": run.test, "classes": np.array(run.faces.classes)}
+    if (features := passed.array(len(labels))) is not None:
+        arrays["features"] = features
     # once more: a run killed between its last checkpoint and this file comes here without another epoch
     records.write_lines(folder / "metrics.jsonl", state.history)
-    records.write_predictions(folder / "predictions.npz", final, labels=labels, index=run.test_faces.test)
+    records.write_predictions(folder / "predictions.npz", final, **arrays)
     record = {
         "status": "finished",
         "metrics": select(state.history, "ema" if evaluated is not state.method else "student"),
         "evaluated": "ema" if evaluated is not state.method else "student",
         "seconds": round(state.seconds, 1),
         "steps": state.step,
-        "split": {part: len(getattr(run.split, part)) for part in ("labelled", "unlabelled", "validation", "test")},
+        "split": {
+            "labelled": len(run.split.labelled),
+            "unlabelled": len(run.unlabelled_faces.train if run.unlabelled_faces else run.split.unlabelled),
+            "validation": len(run.split.validation),
+            "test": len(run.test),
+        },
         "peak_memory_mib": records.peak_memory_mib(),
         **records.environment(),
     }

@@ -20,7 +20,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ferbench.bench import records
-from ferbench.bench.counted import Ignored, Run, counted_runs
+from ferbench.bench.counted import Ignored, Run, counted_runs, runs_of
 from ferbench.methods import LEARNERS, METHODS
 from ferbench.protocols import Cell, Protocol, Published, Table, cells, load_protocol, protocol_names
 
@@ -75,7 +75,7 @@ def collect(results: Path, protocols: Sequence[Protocol] | None = None, *, witho
         line
         for protocol in known
         for cell in cells(protocol)
-        for line in _cell_lines(cell, grouped[cell.id], without_runs)
+        for line in _cell_lines(cell, runs_of(cell, grouped), without_runs)
     ]
     return Leaderboard(tuple(lines), tuple(ignored))
 
@@ -115,7 +115,8 @@ def render(protocol: Protocol, table: Table, lines: Iterable[Line], selections: 
 
 def implemented(cell: Cell) -> bool:
     """Whether ferbench has the cell's method and, for a plug-in, the learner it is put on."""
-    return cell.method in METHODS and cell.options.get("learner", "fixmatch") in LEARNERS
+    there = cell.method in METHODS and cell.options.get("learner", "fixmatch") in LEARNERS
+    return there and (cell.before is None or implemented(cell.before))
 
 
 def _cell_lines(cell: Cell, runs: Sequence[Run], without_runs: bool) -> Iterable[Line]:
@@ -190,7 +191,7 @@ def _measured(lines: Sequence[Line], cell: Cell, setting: tuple[str, str, str]) 
 
 
 def _why_empty(cell: Cell) -> str:
-    if cell.published_only:
+    if cell.published_only and not cell.column.mean_of:
         return "published only"
     return "not run" if implemented(cell) else "not implemented yet"
 

@@ -38,6 +38,7 @@ except ImportError:  # Windows: no locks, so one process at a time
 
 WORKER = "FERBENCH_WORKER"  # set in the environment of the processes that --jobs starts
 MOST_JOBS = 4  # each takes about 1 GB
+WAIT_S = 1.0  # between looks at runs that other processes are at
 
 
 @dataclass
@@ -69,11 +70,28 @@ def make_plan(
         else:
             try:
                 seeds = seeds_of(cell, number)
-                plan.runs += [(cell, seed, resolve_cell(cell, preset, seed, workspace, variant)) for seed in seeds]
+                found = [(cell, seed, resolve_cell(cell, preset, seed, workspace, variant)) for seed in seeds]
+                plan.runs += [stage for item in found for stage in _stages(*item)]
             except (DataError, WeightsError) as error:
                 plan.left_out.append((cell, str(error)))
     plan.runs.sort(key=lambda item: item[1])  # every cell's first seed before any second one
+    unique: dict[Path, tuple[Cell, int, Run]] = {}
+    for item in plan.runs:
+        unique.setdefault(workspace.folder(item[2]), item)
+    plan.runs = list(unique.values())
     return plan
+
+
+def _stages(cell: Cell, seed: int, run: Run) -> list[tuple[Cell, int, Run]]:
+    """The run, after those that it needs."""
+    earlier = [stage for other, needed in _needed(cell, run) for stage in _stages(other, seed, needed)]
+    return [*earlier, (cell, seed, run)]
+
+
+def _needed(cell: Cell, run: Run) -> list[tuple[Cell, Run]]:
+    """The runs that must be finished before this one: where it starts, and whose predictions make its candidates."""
+    pairs = ((cell.before, run.before), (cell.softmax, run.softmax))
+    return [(other, needed) for other, needed in pairs if other and needed]
 
 
 def finished(folder: Path) -> bool:
@@ -81,23 +99,35 @@ def finished(folder: Path) -> bool:
 
 
 def execute(plan: Plan, workspace: Workspace, console: Console) -> None:
-    """Run what is not finished and nobody else is at."""
-    for cell, seed, run in plan.runs:
-        folder = workspace.folder(run)
-        if processes.agreed(finished(folder)):
-            continue
-        with claimed(folder) as free:
-            if free and not processes.agreed(finished(folder)):
-                title = f"{cell.id} seed {seed}"
-                record = (
-                    _train_quietly(run, folder) if WORKER in os.environ else _train_shown(run, folder, console, title)
-                )
-                if processes.rank() > 0:
-                    continue
+    """Run what is not finished and nobody else is at, and wait for runs that others are at and ours start from."""
+    waiting = plan.runs
+    while waiting:
+        later = [(cell, seed, run) for cell, seed, run in waiting if not _attempt(cell, seed, run, workspace, console)]
+        if len(later) == len(waiting):
+            time.sleep(WAIT_S)
+        waiting = later
+
+
+def _attempt(cell: Cell, seed: int, run: Run, workspace: Workspace, console: Console) -> bool:
+    """Finish the run, or leave it to whoever is at it; False where it starts from one that is not finished yet."""
+    for other, needed in _needed(cell, run):
+        if not processes.agreed(finished(workspace.folder(needed))):
+            _attempt(other, seed, needed, workspace, console)  # whoever was at it may have been killed
+            if not processes.agreed(finished(workspace.folder(needed))):
+                return False
+    folder = workspace.folder(run)
+    if processes.agreed(finished(folder)):
+        return True
+    with claimed(folder) as free:
+        if free and not processes.agreed(finished(folder)):
+            title = f"{cell.id} seed {seed}"
+            record = _train_quietly(run, folder) if WORKER in os.environ else _train_shown(run, folder, console, title)
+            if processes.rank() == 0:
                 scored = record["metrics"]["last"]
                 took = f"{record['seconds']:.0f} s"
                 line = f"{title}: overall {scored['overall']:.2f} mean {scored['mean']:.2f} ({took})"
                 console.print(line, highlight=False, soft_wrap=True)
+    return True
 
 
 def _train_shown(run: Run, folder: Path, console: Console, title: str) -> dict[str, Any]:

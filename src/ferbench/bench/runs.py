@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -13,10 +13,14 @@ from torch import nn
 
 from ferbench.bench import records
 from ferbench.bench.backbones import WHERE_TO_GET, Classifier, WeightsError, load_weights
+from ferbench.bench.candidate_sets import candidate_settings, made_from_a_model, resolve_candidates
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.options import Value, resolve_options
+from ferbench.bench.data.pool import Pool, as_unlabelled, for_testing, make_pool
 from ferbench.bench.data.readers import READERS, open_dataset
-from ferbench.bench.data.splits import Split, make_split
+from ferbench.bench.data.splits import Split, make_split, with_taught_labels
+from ferbench.bench.length import fitted
+from ferbench.bench.stages import Start, load_stage
 from ferbench.bench.state import Run
 from ferbench.methods import Variant, option_values
 from ferbench.protocols import REST, Cell, Recipe
@@ -59,11 +63,16 @@ def resolve_cell(cell: Cell, preset: str, seed: int, workspace: Workspace, varia
     chosen = settings(cell, preset, seed, variant)
     faces = _open(cell, cell.dataset, workspace)
     test = _open(cell, cell.test, workspace)
-    other = _open(cell, chosen["unlabelled"]["name"], workspace) if chosen["unlabelled"] not in (REST, NONE) else None
     split = make_split(faces, cell.split.kind, chosen["split"]["parameters"], seed)
+    other = _open_unlabelled(cell, faces, split, workspace)
     protocol = cell.protocol
     made_for = {"protocol": protocol.name, "version": protocol.version, "hash": protocol.hash, "cell": cell.id}
-    return make_run({**chosen, "made_for": made_for}, cell.recipe(preset), faces, split, test, other, workspace)
+    before = resolve_cell(cell.before, preset, seed, workspace, variant) if cell.before else None
+    start = Start(workspace.folder(before), records.spec_hash(before.spec)) if before else None
+    softmax = resolve_cell(cell.softmax, preset, seed, workspace) if made_from_a_model(chosen) else None
+    spec = {**chosen, "made_for": made_for}
+    run = make_run(spec, cell.recipe(preset), faces, split, test, other, workspace, start, softmax)
+    return replace(run, before=before)
 
 
 def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None) -> records.Spec:
@@ -79,6 +88,8 @@ def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None)
         "split": {"kind": cell.split.kind, "parameters": {**parameters, "validation": cell.split.validation}},
         "preset": preset,
         "seed": seed,
+        **_candidates(cell),
+        **({"after": settings(cell.before, preset, seed, variant)} if cell.before else {}),
     }
 
 
@@ -88,11 +99,11 @@ def method_settings(method: str, options: Mapping[str, object], variant: Variant
     Where the released code changes none of the options there is one variant, "paper": no run is done twice.
     """
     given = dict(options)
-    if recipe.joint and "joint" in option_values(method, variant, options):
+    if recipe.joint and option_values(method, variant, options).get("joint") is False:
         given.setdefault("joint", True)
     values, of_paper = option_values(method, variant, given), option_values(method, "paper", given)
     named = "paper" if values == of_paper else variant
-    return {"method": method, "variant": named, "options": values, "recipe": asdict(recipe)}
+    return {"method": method, "variant": named, "options": values, "recipe": dict(vars(recipe))}
 
 
 def make_run(
@@ -101,18 +112,37 @@ def make_run(
     faces: FaceSet,
     split: Split,
     test: FaceSet,
-    unlabelled: FaceSet | None,
+    unlabelled: FaceSet | Pool | None,
     workspace: Workspace,
+    start: Start | None = None,
+    softmax: Run | None = None,
 ) -> Run:
-    """Put a run together from settings and data; the data's fingerprints and the weights' hash join the spec."""
-    weights = workspace.weight_file(recipe.weights)
+    """Put a run together from settings and data; the data's fingerprints and the weights' hash join the spec.
+
+    start: the run whose final weights stand in place of the recipe's; softmax: the run whose predictions make the
+    candidate sets, where some do
+    """
+    taught = with_taught_labels(faces, split)
+    faces, test = taught, taught if test is faces else for_testing(test, faces.classes)
+    if not len(split.test if test is faces else test.test):
+        raise DataError(f"{test.name} has no test images under these options; choose a kfold split or other test_parts")
+    rest = unlabelled.train if unlabelled else split.unlabelled
+    recipe = fitted(recipe, len(split.labelled), len(rest))  # the spec keeps what the protocol says
+    weights = None if start else workspace.weight_file(recipe.weights)
     spec = dict(spec)
     for part, data in (("dataset", faces), ("test", test), ("unlabelled", unlabelled), ("split", split)):
         if data is not None:
             spec[part] = {**spec[part], "fingerprint": data.fingerprint}
     spec["weights"] = {"name": recipe.weights, "sha256": _sha256(weights)} if weights else None
-    prepare = partial(_load, path=weights) if weights else None
-    return Run(spec, spec["method"], spec["options"], recipe, spec["seed"], faces, split, test, unlabelled, prepare)
+    prepare = partial(_load, path=weights) if weights else partial(load_stage, start=start) if start else None
+    if start:
+        spec["after"] = {**spec.get("after", {}), "hash": start.hash}
+    candidates, sets = resolve_candidates(spec, faces, split, softmax, workspace.folder(softmax) if softmax else Path())
+    spec |= candidates
+    return Run(
+        spec, spec["method"], spec["options"], recipe, spec["seed"], faces, split, test, unlabelled, prepare, sets,
+        softmax=softmax,
+    )  # fmt: skip
 
 
 def describe(reader: str, options: Mapping[str, Value]) -> records.Spec:
@@ -124,13 +154,32 @@ def describe(reader: str, options: Mapping[str, Value]) -> records.Spec:
     return {"reader": reader, "options": resolve_options(reader, known.options, options) if known else dict(options)}
 
 
+def _candidates(cell: Cell) -> records.Spec:
+    chosen = cell.candidates
+    return candidate_settings(cell.method, chosen.kind if chosen else None, chosen.options if chosen else {})
+
+
 def _unlabelled(cell: Cell) -> records.Spec | str:
-    if len(cell.unlabelled) > 1:
-        raise DataError(f"{cell.id}: unlabelled images of several data sets at once cannot be read yet")
     if cell.unlabelled in ((), (REST,)):
         return REST if cell.unlabelled else NONE
-    (name,) = cell.unlabelled
-    return {"name": name, **_described(cell, name)}
+    sources = [name if name == REST else {"name": name, **_described(cell, name)} for name in _sources(cell)]
+    return {"sources": sources} if len(sources) > 1 else cast(records.Spec, sources[0])
+
+
+def _sources(cell: Cell) -> tuple[str, ...]:
+    """The cell's sources of unlabelled images, the rest first: its positions in a pool are those in the data set."""
+    return tuple(sorted(cell.unlabelled, key=lambda name: name != REST))
+
+
+def _open_unlabelled(cell: Cell, faces: FaceSet, split: Split, workspace: Workspace) -> FaceSet | Pool | None:
+    """What stands in place of the images that the split leaves over; None where those are meant, or none at all."""
+    if cell.unlabelled in ((), (REST,)):
+        return None
+    parts = [
+        (faces, split.unlabelled) if name == REST else ((other := _open(cell, name, workspace)), other.train)
+        for name in _sources(cell)
+    ]
+    return make_pool(parts, faces.classes) if len(parts) > 1 else as_unlabelled(parts[0][0], faces.classes)
 
 
 def _described(cell: Cell, name: str) -> records.Spec:

@@ -6,16 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ferbench.bench import records
 from ferbench.bench.backbones import make_classifier
 from ferbench.bench.data.augment import ViewRecipe
-from ferbench.bench.data.batches import Batches, ImageStore, Share, Stream
+from ferbench.bench.data.batches import Batches, ImageStore, Share, Store, Stream
+from ferbench.bench.data.view_boxes import known_boxes
 from ferbench.bench.data.faceset import FaceSet
+from ferbench.bench.data.normalisation import MEAN_STD
+from ferbench.bench.data.pool import Pool, PoolStore
 from ferbench.bench.data.splits import Split
 from ferbench.bench.ema import Averaged
+from ferbench.bench.layer_decay import split_by_layer
 from ferbench.bench.progress import Reporter
 from ferbench.bench.randomness import derive
 from ferbench.methods import Facts, Method, build
@@ -34,8 +40,16 @@ class Run:
     faces: FaceSet
     split: Split
     test_faces: FaceSet
-    unlabelled_faces: FaceSet | None = None  # another data set's training images in place of the split's rest
+    unlabelled_faces: FaceSet | Pool | None = None  # whose training images stand in place of the split's rest
     prepare: Callable[[nn.Module], str] | None = None  # loads pre-trained weights; returns a line for the log
+    candidates: Callable[[], NDArray[np.bool_]] | None = None  # candidate sets [N, K] of the labelled images
+    before: Run | None = None  # the run whose final weights this one starts from
+    softmax: Run | None = None  # the run whose predictions make its candidate sets
+
+    @property
+    def test(self) -> NDArray[np.int64]:
+        """[m] positions in `test_faces` to score: the split's (a fold, say), or another data set's test part."""
+        return self.split.test if self.test_faces is self.faces else self.test_faces.test
 
 
 @dataclass
@@ -80,11 +94,16 @@ def make_state(run: Run, device: torch.device, reporter: Reporter) -> State:
     """The initial state: network weights drawn from the seed, or loaded, and zero steps done."""
     recipe = run.recipe
     torch.manual_seed(derive(run.seed, "initialisation"))
-    model = make_classifier(recipe.backbone, len(run.faces.classes), size=recipe.input_size, dropout=recipe.dropout)
+    model = make_classifier(
+        recipe.backbone, len(run.faces.classes), size=recipe.input_size, dropout=recipe.dropout,
+        normalise=recipe.normalise_features,
+    )  # fmt: skip
     if run.prepare:
         reporter.note(run.prepare(model))
     method = build(run.method, model, run.values).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     method.begin(_facts(run, device))
+    if method.takes_boxes:
+        reporter.note(known_boxes(run.faces, run.split.labelled))
     buffers = cast(Any, recipe.ema_buffers)
     return State(
         method=method,
@@ -105,37 +124,51 @@ def _facts(run: Run, device: torch.device) -> Facts:
         unlabelled_index=torch.from_numpy(unlabelled).to(device),
         steps=run.recipe.epochs * run.recipe.steps_per_epoch,
         epochs=run.recipe.epochs,
+        candidates=torch.from_numpy(run.candidates()).to(device) if run.candidates else None,
+        mean=MEAN_STD[run.recipe.mean_std][0],
+        std=MEAN_STD[run.recipe.mean_std][1],
     )
 
 
 def make_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over the method's parameter groups, each keeping its learning rate in `base_lr`."""
-    groups = [{**group, "base_lr": group["lr"]} for group in method.parameter_groups(recipe.lr)]
+    parted = split_by_layer(method.parameter_groups(recipe.lr), method, recipe.layer_decay)
+    groups = [{**group, "base_lr": group["lr"]} for group in parted]
     decay, momentum = recipe.weight_decay, recipe.momentum
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.lr, weight_decay=decay, fused=True)
+    return kind(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), weight_decay=decay, fused=True)
 
 
 def make_batches(run: Run, method: Method, device: torch.device, share: Share) -> Batches:
     """The run's labelled and unlabelled streams; no unlabelled one for a method that takes no such view."""
     recipe = run.recipe
     store = ImageStore(run.faces, device)
-    other = ImageStore(run.unlabelled_faces, device) if run.unlabelled_faces else None
+    other = _unlabelled_store(run, device, store)
     pool = run.unlabelled_faces.train if run.unlabelled_faces else run.split.unlabelled
     unlabelled = None
     if method.views.unlabelled:
         unlabelled = Stream(pool, recipe.mu * recipe.batch_size, run.seed, "unlabelled")
     return Batches(
         store, Stream(run.split.labelled, recipe.batch_size, run.seed, "labelled"), unlabelled, method.views,
-        view_recipe(recipe), share, other,
+        view_recipe(recipe), share, other, boxes=method.takes_boxes,
     )  # fmt: skip
+
+
+def _unlabelled_store(run: Run, device: torch.device, store: ImageStore) -> Store | None:
+    """Where the unlabelled images come from, None where they are the training set's."""
+    if isinstance(run.unlabelled_faces, Pool):
+        return PoolStore(run.unlabelled_faces, device, store, run.faces)
+    return ImageStore(run.unlabelled_faces, device) if run.unlabelled_faces else None
 
 
 def view_recipe(recipe: Recipe) -> ViewRecipe:
     """How the recipe augments."""
+    mean, std = MEAN_STD[recipe.mean_std]
     return ViewRecipe(
         size=recipe.input_size, padding=recipe.crop_padding, crop=recipe.crop_probability,
         num_ops=recipe.randaugment_ops, cutout=recipe.cutout, channels_last=True,
+        channel_order=cast(Any, recipe.channel_order), geometry=cast(Any, recipe.augmentation),
+        least_area=recipe.crop_scale, mean=mean, std=std,
     )  # fmt: skip

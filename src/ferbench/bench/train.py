@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from ferbench.bench import processes, records
+from ferbench.bench import processes, records, schedule
 from ferbench.bench.data.batches import Batches, ImageStore, Share, view_batches
 from ferbench.bench.evaluate import evaluate, finish
 from ferbench.bench.interrupt import Interrupted, StopRequest
@@ -100,7 +100,7 @@ def train(
 
             # one step
             torch.manual_seed(derive(run.seed, "network", state.step * share.world + share.rank))
-            lr = _set_learning_rate(state.optimizer, recipe, state.step / total)
+            lr = _set_learning_rate(state.optimizer, recipe, state.step)
             labelled, unlabelled = batches.labelled(state.step), batches.unlabelled(state.step)
             with precision:
                 result: StepResult = stepper(labelled, unlabelled, Progress(fraction.fill_(state.step / total), epoch))
@@ -158,8 +158,8 @@ def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[obj
     return torch.autocast(device.type, dtype=getattr(torch, recipe.dtype))
 
 
-def _set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, fraction: float) -> float:
-    factor = 0.5 * (1 + math.cos(math.pi * fraction)) if recipe.schedule == "cosine" else 1.0
+def _set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> float:
+    factor = schedule.factor(recipe, step)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return recipe.lr * factor
@@ -169,6 +169,7 @@ def _accumulate(sums: dict[str, Tensor], loss: Tensor, result: StepResult, truth
     """Add one step to the epoch's sums without waiting for the device."""
     terms = {"steps": torch.ones_like(loss), "loss": loss}
     terms |= {f"loss/{name}": value for name, value in result.losses.items()}
+    terms |= {f"figure/{name}": value for name, value in (result.figures or {}).items()}
     if result.pseudo is not None and truth is not None:
         known = truth >= 0
         kept = result.pseudo.keep & known
@@ -195,6 +196,10 @@ def _means(sums: dict[str, Tensor], spec: records.Spec, step: int) -> dict[str, 
             f"{records.run_id(spec)}: {', '.join(broken)} not finite by step {step}; the last checkpoint is kept; "
             "try a lower learning rate, gradient clipping or float32"
         )
+    means |= {
+        name.removeprefix("figure/"): value / values["steps"]
+        for name, value in values.items() if name.startswith("figure/")
+    }  # fmt: skip
     if "kept" in values:
         means["mask rate"] = values["kept"] / values["unlabelled"]
         means["pseudo-label accuracy"] = values["kept correct"] / max(values["kept known"], 1.0)
@@ -206,14 +211,15 @@ def _answers(state: State, batches: Batches, epoch: int) -> Ask:
     """What `end_epoch` may ask: scores over the whole labelled or unlabelled set."""
 
     @torch.no_grad()
-    def ask(which: str, *, model: str = "student", view: View = "plain") -> Scored:
+    def ask(which: str, *, model: str = "student", view: View = "plain", rule: str | None = None) -> Scored:
         stream = batches.labelled_stream if which == "labelled" else batches.unlabelled_stream
         assert stream is not None, f"no {which} images"
         store = batches.store if which == "labelled" else batches.unlabelled_store
         chosen = state.method if model == "student" or state.average is None else state.average.method
         chosen.eval()
         rng = generator(stream.seed, f"asked/{which}/{view}", epoch)
-        parts = [chosen.predict(images) for images in view_batches(store, stream.indices, batches.recipe, view, rng)]
+        answer = chosen.predict if rule is None else lambda images: chosen.predict_all(images)[rule]
+        parts = [answer(images) for images in view_batches(store, stream.indices, batches.recipe, view, rng)]
         state.method.train()
         index = torch.from_numpy(stream.indices).to(store.device)
         return Scored(torch.cat(parts), index, store.labels[index] if which == "labelled" else None)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ferbench.methods import baselines
+from ferbench.methods.adacm import AdaCM
 from ferbench.methods.base import (
     Ask,
     Facts,
@@ -16,6 +19,7 @@ from ferbench.methods.base import (
     Method,
     Model,
     Passes,
+    PlugIn,
     Prediction,
     Progress,
     PseudoLabels,
@@ -25,21 +29,34 @@ from ferbench.methods.base import (
     View,
     Views,
 )
+from ferbench.methods.crpll import CRPLL
 from ferbench.methods.fixmatch import FixMatch
+from ferbench.methods.leaf import LEAF
+from ferbench.methods.lw import LW
+from ferbench.methods.pico import PiCO
+from ferbench.methods.pll import PLL
+from ferbench.methods.pll_fer import PLLFER
+from ferbench.methods.rc import RC
 from ferbench.methods.remop import ReMoP
+from ferbench.methods.ssfer import SSFER
 from ferbench.methods.vanilla import Vanilla
 
 __all__ = [
     "Ask", "Facts", "LEARNERS", "Labelled", "Learner", "METHODS", "Method", "MethodError", "Model", "PLUG_INS",
-    "Passes", "Prediction", "Progress", "PseudoLabels", "Scored", "StepResult", "Unlabelled", "Variant", "View",
-    "Views", "build", "option_values",
+    "Passes", "PlugIn", "Prediction", "Progress", "PseudoLabels", "Scored", "StepResult", "Unlabelled", "Variant",
+    "View", "Views", "build", "option_values",
 ]  # fmt: skip
 
-Variant = Literal["paper", "released"]
+Variant = Literal["paper", "released", "usb"]
 
-LEARNERS: dict[str, type[Learner]] = {"vanilla": Vanilla, "fixmatch": FixMatch}
-PLUG_INS: dict[str, type[Method]] = {"remop": ReMoP}
-METHODS: dict[str, type[Method]] = {**LEARNERS, **PLUG_INS}
+LEARNERS: dict[str, type[Learner]] = {
+    "vanilla": Vanilla, "fixmatch": FixMatch, "adacm": AdaCM, **baselines.LEARNERS,
+}  # fmt: skip
+PLUG_INS: dict[str, type[PlugIn]] = {"remop": ReMoP, "leaf": LEAF, **baselines.PLUG_INS}
+PARTIAL: dict[str, type[Method]] = {
+    "pll": PLL, "pll_fer": PLLFER, "rc": RC, "lw": LW, "pico": PiCO, "crpll": CRPLL,
+}  # fmt: skip
+METHODS: dict[str, type[Method]] = {**LEARNERS, **PLUG_INS, **PARTIAL, **baselines.ALONE, "ssfer": SSFER}
 
 
 class MethodError(Exception):
@@ -47,50 +64,66 @@ class MethodError(Exception):
 
 
 def option_values(name: str, variant: Variant, options: Mapping[str, object]) -> dict[str, object]:
-    """All hyper-parameters of a method, defaults filled in: the paper's, the released code's over them, then `options`.
+    """All hyper-parameters of a method, defaults filled in: the paper's, the variant's over them, then `options`.
 
-    A plug-in takes `learner` (default fixmatch) and that learner's options as well as its own; its released values may
-    set the learner's, where the learner has them. Raises MethodError.
+    A plug-in takes `learner` (default fixmatch, or what its variant names) and that learner's options as well as its
+    own; its released values may set the learner's, where the learner has them. Raises MethodError.
     """
     if name not in METHODS:
         raise MethodError(f"unknown method '{name}'; {_hint(name, METHODS)}")
     values: dict[str, object] = {}
     owners = [METHODS[name]]
     if name in PLUG_INS:
-        learner = str(options.get("learner", "fixmatch"))
+        learner = str(options.get("learner", _changes(METHODS[name], variant).get("learner", "fixmatch")))
         if learner not in LEARNERS:
             raise MethodError(f"unknown learner '{learner}' for {name}; {_hint(learner, LEARNERS)}")
         values["learner"] = learner
         owners.insert(0, LEARNERS[learner])
     for owner in owners:
         values |= {field.name: field.default for field in fields(owner.Options)}
-    for owner in owners if variant == "released" else ():
-        values |= {key: value for key, value in owner.released.items() if key in values}
+    for owner in owners:
+        values |= {key: value for key, value in _changes(owner, variant).items() if key in values}
     for key, value in options.items():
         if key not in values:
             raise MethodError(f"unknown option '{key}' for {name}; {_hint(key, values)}")
-        _check(name, key, value, [hint for owner in owners if (hint := get_type_hints(owner.Options).get(key))])
+        _check(name, key, value, [hint for owner in owners if (hint := _hints(owner.Options).get(key))])
         values[key] = value
+    for owner in owners:
+        try:
+            _options(owner, values)
+        except ValueError as error:
+            raise MethodError(f"{name}: {error}") from error
     return values
+
+
+def _changes(owner: type[Method], variant: Variant) -> Mapping[str, object]:
+    """The options that a variant sets otherwise than the paper."""
+    return {"paper": {}, "released": owner.released, "usb": owner.usb}[variant]
 
 
 def build(name: str, model: Model, values: Mapping[str, object]) -> Method:
     """A method around `model`, from the complete `values` that `option_values` returns."""
     if name not in PLUG_INS:
-        return LEARNERS[name](model, _options(LEARNERS[name], values))
+        return METHODS[name](model, _options(METHODS[name], values))
     plug_in, learner = PLUG_INS[name], LEARNERS[str(values["learner"])]
-    wrapped = learner(model, _options(learner, values))
-    return plug_in(wrapped, model, _options(plug_in, values))
+    options = _options(plug_in, values)
+    plug_in.prepare(model, options)
+    return plug_in(learner(model, _options(learner, values)), model, options)
 
 
 def _options(owner: type[Method], values: Mapping[str, object]) -> object:
     return owner.Options(**{field.name: values[field.name] for field in fields(owner.Options)})
 
 
+@cache
+def _hints(options: type) -> dict[str, Any]:
+    return get_type_hints(options)
+
+
 def _check(name: str, key: str, value: object, hints: list[Any]) -> None:
     """Raise MethodError for a value that the option's annotation in `Options` does not allow."""
     for hint in hints:
-        kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
         plain = {kind for kind in kinds if isinstance(kind, type)} | ({int} if float in kinds else set())
         if value not in choices and type(value) not in plain:

@@ -29,12 +29,27 @@ class Prediction(NamedTuple):
 
 
 class Model(Protocol):
-    """What a method trains: an encoder with a linear head (ferbench.bench.backbones.Classifier is one)."""
+    """What a method trains: an encoder with a linear head (ferbench.bench.backbones.Classifier is one).
+
+    A plug-in may put modules after `dropout` (encoder's feature to feature) or around `head` (feature to logits).
+    """
 
     feature_width: int
     num_classes: int
+    dropout: nn.Module
+    head: nn.Module
 
     def __call__(self, images: Tensor) -> Prediction: ...
+
+
+class TokenModel(Model, Protocol):
+    """A model whose encoder also gives its tokens, for methods that put another head in the place of the linear one."""
+
+    head: nn.Module
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """The encoder's tokens [B, T, D] of images [B, 3, S, S]: patches, or the cells of a ConvNet's last map."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,7 @@ class Labelled:
     views: Mapping[str, Tensor]
     labels: Tensor  # [B] int64
     index: Tensor  # [B] int64
+    boxes: Mapping[str, Tensor] | None = None  # per view the faces' boxes [B, 4] (x1, y1, x2, y2) in its pixels
 
 
 @dataclass(frozen=True)
@@ -70,10 +86,12 @@ class Progress(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Weighted loss terms by name (0-d each; the loop adds them up) and the pseudo-labels, which the loop only logs."""
+    """Weighted loss terms by name (0-d each; the loop adds them up); the pseudo-labels and other figures (0-d each, their
+    mean over the epoch is what counts) are only logged."""
 
     losses: dict[str, Tensor]
     pseudo: PseudoLabels | None = None
+    figures: dict[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +106,7 @@ class Passes:
     weak: tuple[Prediction, ...] = ()
     strong: tuple[Prediction, ...] = ()
     index: Tensor | None = None
+    labelled_strong: Prediction | None = None
 
 
 class Facts(NamedTuple):
@@ -99,6 +118,9 @@ class Facts(NamedTuple):
     unlabelled_index: Tensor  # [N_u] positions
     steps: int
     epochs: int
+    candidates: Tensor | None = None  # [images, K] bool, all False but for the labelled images' candidate sets
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # views are (pixels in [0, 1] - mean) / std per channel
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -111,7 +133,10 @@ class Scored:
 
 
 class Ask(Protocol):
-    """`ask("labelled")` or `ask("unlabelled", model="average", view="weak")`: scores of a whole set."""
+    """`ask("labelled")` or `ask("unlabelled", model="average", view="weak")`: scores of a whole set.
+
+    rule: one of the inference rules of `predict_all`; None for the headline.
+    """
 
     def __call__(
         self,
@@ -119,6 +144,7 @@ class Ask(Protocol):
         *,
         model: Literal["student", "average"] = "student",
         view: View = "plain",
+        rule: str | None = None,
     ) -> Scored: ...
 
 
@@ -135,8 +161,11 @@ class Method(nn.Module, ABC):
 
     Options: ClassVar[type]  # a frozen dataclass: the paper's hyper-parameters with the paper's values as defaults
     released: ClassVar[Mapping[str, object]] = {}  # what the authors' released code sets otherwise
+    usb: ClassVar[Mapping[str, object]] = {}  # what the USB toolbox sets otherwise (microsoft/Semi-supervised-learning)
     paper: ClassVar[str]  # citation, one line
+    takes_candidates: ClassVar[bool] = False  # whether it learns from candidate sets, and `begin` needs them
     views: Views
+    takes_boxes: bool = False  # whether `step` looks at the labelled images' face boxes
 
     @abstractmethod
     def step(self, labelled: Labelled, unlabelled: Unlabelled | None, progress: Progress) -> StepResult:
@@ -175,6 +204,7 @@ class Learner(Method):
     """A method that plug-ins (ReMoP, ABC, LEAF, ...) wrap: its step taken apart into passes, targets and losses."""
 
     model: nn.Module
+    weak_gradient: bool = False  # whether a plug-in's losses reach the network through the unlabelled weak views
 
     @abstractmethod
     def passes(self, labelled: Labelled, unlabelled: Unlabelled | None) -> Passes:
@@ -190,7 +220,7 @@ class Learner(Method):
 
     @abstractmethod
     def losses(self, passes: Passes, labels: Tensor, pseudo: PseudoLabels | None) -> dict[str, Tensor]:
-        """Weighted loss terms for given pseudo-labels."""
+        """Weighted loss terms for given pseudo-labels; the one that teaches them is named "unsupervised"."""
 
     def step(self, labelled: Labelled, unlabelled: Unlabelled | None, progress: Progress) -> StepResult:
         passes = self.passes(labelled, unlabelled)
@@ -200,3 +230,41 @@ class Learner(Method):
     def predict(self, images: Tensor) -> Tensor:
         prediction: Prediction = self.model(images)
         return prediction.logits.float().softmax(dim=1)
+
+
+class PlugIn(Method):
+    """A method around a learner: what it does not change, the learner does."""
+
+    learner: Learner
+    options: Any
+
+    def __init__(self, learner: Learner, model: Model, options: Any) -> None:
+        super().__init__()
+        self.learner = learner
+        self.options = options
+        self.views = learner.views
+
+    @classmethod
+    def prepare(cls, model: Model, options: Any) -> None:
+        """Put the plug-in's own modules into `model`; called before the learner is built around it."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        return self.learner.predict(images)
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        return self.learner.parameter_groups(lr)
+
+    def begin(self, facts: Facts) -> None:
+        self.learner.begin(facts)
+
+    def after_backward(self) -> None:
+        self.learner.after_backward()
+
+    def after_step(self, labelled: Labelled, unlabelled: Unlabelled | None) -> None:
+        self.learner.after_step(labelled, unlabelled)
+
+    def end_epoch(self, progress: Progress, ask: Ask) -> None:
+        self.learner.end_epoch(progress, ask)
+
+    def not_averaged(self) -> frozenset[str]:
+        return frozenset(f"learner.{name}" for name in self.learner.not_averaged())

@@ -26,7 +26,10 @@ Where the released code differs from the paper (`variant="released"` sets all of
 Not stated by the paper and taken from the code: centres start from N(0, 1); confident features in the centre loss are
 those of the strong view; labelled and unlabelled centre losses are means over their own rows, then added. Where the
 code's loss is NaN because no sample was confident, it is 0 here; the gradients agree (both 0).
-With an L2-normalising encoder the dot products of the released mixture are cosines: its scale differs there.
+With L2-normalised features the centre loss on "features" and the released dot products have another scale.
+On Ada-CM (Table 2; neither the paper nor the code says how) the mixture takes the place of each weak view's prediction
+before the two are averaged, and Ada-CM's margin is learnt from what it gates: the linear prediction (paper) or the
+mixture (released). What the mixture does not keep is Ada-CM's subset II; the released weight of 0.2 holds there, too.
 On Vanilla ("+H" in Table 1) there are no unlabelled terms: centres learn from labelled images, the mixture acts at
 test.
 """
@@ -35,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -44,12 +48,11 @@ from torch.nn import functional as F
 from ferbench.kernels import center_etf_loss, pseudo_label
 from ferbench.methods.base import (
     Ask,
-    Facts,
     Labelled,
     Learner,
-    Method,
     Model,
     Passes,
+    PlugIn,
     Prediction,
     Progress,
     PseudoLabels,
@@ -57,6 +60,7 @@ from ferbench.methods.base import (
     Unlabelled,
 )
 from ferbench.methods.reduce import Reduction, kept_count, processes
+from ferbench.methods.views import mean_probability
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class ReMoPOptions:
     reduction: Reduction = "mean"
 
 
-class ReMoP(Method):
+class ReMoP(PlugIn):
     Options = ReMoPOptions
     released: ClassVar[Mapping[str, object]] = {
         "mix": "released",
@@ -93,12 +97,10 @@ class ReMoP(Method):
         "average_centers": False,
     }
     paper = "Li et al., IJCAI 2025"
+    options: ReMoPOptions
 
     def __init__(self, learner: Learner, model: Model, options: ReMoPOptions) -> None:
-        super().__init__()
-        self.learner = learner
-        self.options = options
-        self.views = learner.views
+        super().__init__(learner, model, options)
         self.centers = nn.Parameter(torch.randn(model.num_classes, model.feature_width))
 
     def step(self, labelled: Labelled, unlabelled: Unlabelled | None, progress: Progress) -> StepResult:
@@ -111,16 +113,23 @@ class ReMoP(Method):
         return StepResult(losses, pseudo)
 
     def enhanced_labels(self, passes: Passes) -> PseudoLabels | None:
-        """Eqs. 5-7: the class of the mixture, gated by the linear prediction (paper) or by the mixture (released)."""
+        """Eqs. 5-7: the class of the mixture, gated by the linear prediction (paper) or by the mixture (released).
+
+        The mixtures of several weak views are averaged; the paper's is linear in its parts, so these are.
+        """
         if not passes.weak:
             return None
-        weak = passes.weak[0]
+        beta, thresholds = self.options.beta, self.learner.thresholds()
+        logits, scores = [weak.logits for weak in passes.weak], [self.similarity(weak) for weak in passes.weak]
+        if len(logits) > 1 and self.options.mix == "released":
+            mixed = [beta * view.float() + (1 - beta) * score for view, score in zip(logits, scores, strict=True)]
+            return PseudoLabels(*pseudo_label(mean_probability(mixed), thresholds=thresholds))
         return PseudoLabels(
             *pseudo_label(
-                weak.logits,
-                feature_scores=self.similarity(weak),
-                beta=self.options.beta,
-                thresholds=self.learner.thresholds(),
+                mean_probability(logits),
+                feature_scores=torch.stack(scores).mean(dim=0),
+                beta=beta,
+                thresholds=thresholds,
                 mix=self.options.mix,
             )
         )
@@ -171,22 +180,16 @@ class ReMoP(Method):
         return [*self.learner.parameter_groups(lr), {"params": [self.centers], "lr": center_lr, "weight_decay": 0.0}]
 
     def after_backward(self) -> None:
-        self.learner.after_backward()
+        super().after_backward()
         if self.centers.grad is not None and self.options.center_grad_scale != 1.0:
             self.centers.grad.mul_(self.options.center_grad_scale)
 
-    def begin(self, facts: Facts) -> None:
-        self.learner.begin(facts)
-
-    def after_step(self, labelled: Labelled, unlabelled: Unlabelled | None) -> None:
-        self.learner.after_step(labelled, unlabelled)
-
     def end_epoch(self, progress: Progress, ask: Ask) -> None:
-        self.learner.end_epoch(progress, ask)
+        """The learner asks for the scores that its thresholds gate."""
+        super().end_epoch(progress, partial(ask, rule="linear" if self.options.mix == "paper" else "mixture"))
 
     def not_averaged(self) -> frozenset[str]:
-        inner = frozenset(f"learner.{name}" for name in self.learner.not_averaged())
-        return inner if self.options.average_centers else inner | {"centers"}
+        return super().not_averaged() | (frozenset() if self.options.average_centers else {"centers"})
 
     def _feature(self, prediction: Prediction) -> Tensor:
         return prediction.encoded if self.options.center_feature == "encoded" else prediction.features

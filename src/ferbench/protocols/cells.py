@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol as Structural
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from ferbench.protocols.checks import nearest
 from ferbench.protocols.loader import load_protocol
 from ferbench.protocols.schema import (
     PUBLISHED_ONLY,
+    Candidates,
     Column,
     Dataset,
     Option,
@@ -40,8 +41,8 @@ class Cell:
 
     @property
     def published_only(self) -> bool:
-        """True where the paper quotes another group's number and there is nothing to run."""
-        return PUBLISHED_ONLY in (self.table.status, self.row.status)
+        """True where there is nothing to run: another group's number, or one that is taken from other columns."""
+        return PUBLISHED_ONLY in (self.table.status, self.row.status, self.column.status) or bool(self.column.mean_of)
 
     @property
     def method(self) -> str:
@@ -85,8 +86,34 @@ class Cell:
 
     @property
     def split(self) -> Split:
-        """How the labelled images are drawn."""
-        return self.protocol.splits[self.split_name]
+        """How the labelled images are drawn, with what the row sets otherwise."""
+        split = self.protocol.splits[self.split_name]
+        return replace(split, **self.row.split_options)  # type: ignore[arg-type]  # checked by the loader
+
+    @property
+    def candidates(self) -> Candidates | None:
+        """How candidate label sets are made, for the methods that take them."""
+        name = self.row.candidates or self.column.candidates
+        return self.protocol.candidates[name] if name else None
+
+    @property
+    def before(self) -> Cell | None:
+        """The run this one starts from, as a cell of the same column; it has no number of its own in the table."""
+        stage = self.row.after
+        if stage is None:
+            return None
+        row = replace(
+            self.row, id=f"{self.row.id}.before", method=stage.method, options=stage.options, after=stage.after,
+            variant=stage.variant or self.row.variant, recipe=stage.recipe or self.row.recipe,
+            recipe_options={} if stage.recipe else self.row.recipe_options,
+            unlabelled=self.row.unlabelled if stage.unlabelled is None else stage.unlabelled,
+        )  # fmt: skip
+        return replace(self, row=row)
+
+    @property
+    def softmax(self) -> Cell:
+        """Plain cross-entropy in this cell's place: the run whose predictions make candidate sets, where some do."""
+        return replace(self, row=replace(self.row, id=f"{self.row.id}.softmax", method="vanilla", options={}))
 
     @property
     def recipe_name(self) -> str:
@@ -95,7 +122,7 @@ class Cell:
 
     def recipe(self, preset: str) -> Recipe:
         """The training recipe under `preset`. Raises ProtocolError for an unknown preset."""
-        return self.protocol.recipe(self.recipe_name, preset)
+        return self.protocol.recipe(self.recipe_name, preset, self.row.recipe_options)
 
     def data(self, name: str) -> Dataset:
         """Reader and options of one of this cell's data sets."""

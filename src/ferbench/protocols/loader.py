@@ -19,6 +19,7 @@ from ferbench.protocols.schema import (
     PUBLISHED_ONLY,
     REST,
     SPLIT_KEYS,
+    SPLIT_OPTIONAL,
     Column,
     Protocol,
     ProtocolError,
@@ -158,9 +159,10 @@ def _check(protocol: Protocol) -> None:
 
 def _check_split(split: Split, where: str) -> None:
     wanted = SPLIT_KEYS[split.kind]
-    for key in {key for keys in SPLIT_KEYS.values() for key in keys}:
+    allowed = (*wanted, *SPLIT_OPTIONAL.get(split.kind, ()))
+    for key in {key for keys in (*SPLIT_KEYS.values(), *SPLIT_OPTIONAL.values()) for key in keys}:
         given = getattr(split, key) is not None
-        if given and key not in wanted:
+        if given and key not in allowed:
             raise ProtocolError(f"{where}: '{key}' does not belong to a {split.kind} split")
         if not given and key in wanted:
             raise ProtocolError(f"{where}: a {split.kind} split needs '{key}'")
@@ -176,25 +178,54 @@ def _check_table(protocol: Protocol, table: Table, where: str) -> None:
             raise ProtocolError(f"{where}.rows[{row.id}]: needs a method, or status = '{PUBLISHED_ONLY}'")
         _check_names(protocol, row, f"{where}.rows[{row.id}]")
     for column in table.columns:
-        if table.status != PUBLISHED_ONLY and not (column.dataset and column.split and column.recipe):
+        runnable = PUBLISHED_ONLY not in (table.status, column.status) and not column.mean_of
+        if runnable and not (column.dataset and column.split and column.recipe):
             raise ProtocolError(f"{where}.columns[{column.id}]: needs dataset, split and recipe")
         _check_names(protocol, column, f"{where}.columns[{column.id}]")
         for key in ("dataset", "test"):
             if getattr(column, key):
                 _known(getattr(column, key), protocol.datasets, f"{where}.columns[{column.id}].{key}")
+        for name in column.mean_of:
+            others = [other.id for other in table.columns if not other.mean_of]
+            _known(name, others, f"{where}.columns[{column.id}].mean_of")
+    _check_row_options(protocol, table, where)
     for entry in table.absent:
         _known(entry.row, ["*", *(row.id for row in table.rows)], f"{where}.absent.row")
         _known(entry.column, ["*", *(column.id for column in table.columns)], f"{where}.absent.column")
     _check_complete(table, where)
 
 
+def _check_row_options(protocol: Protocol, table: Table, where: str) -> None:
+    """What a row sets otherwise must fit every split and recipe it is put into."""
+    for row in table.rows:
+        here = f"{where}.rows[{row.id}]"
+        for name in sorted({row.split or column.split for column in table.columns} - {""}) if row.split_options else ():
+            given = {key: value for key, value in vars(protocol.splits[name]).items() if value is not None}
+            split = build(Split, {**given, **row.split_options}, f"{here}.split_options")
+            _check_split(split, f"{here}.split_options")
+        if row.recipe_options:
+            recipe = vars(next(iter(protocol.recipes.values())))
+            build(Recipe, {**recipe, **row.recipe_options}, f"{here}.recipe_options")
+
+
 def _check_names(protocol: Protocol, item: Row | Column, where: str) -> None:
+    stage, there = item.after if isinstance(item, Row) else None, where
+    while stage:
+        there = f"{there}.after"
+        if stage.recipe:
+            _known(stage.recipe, protocol.recipes, f"{there}.recipe")
+        for name in stage.unlabelled or ():
+            _known(name, [REST, *protocol.datasets], f"{there}.unlabelled")
+        stage = stage.after
     if item.split:
         _known(item.split, protocol.splits, f"{where}.split")
     if item.recipe:
         _known(item.recipe, protocol.recipes, f"{where}.recipe")
+    if item.candidates:
+        _known(item.candidates, protocol.candidates, f"{where}.candidates")
     for name in item.unlabelled or ():
         _known(name, [REST, *protocol.datasets], f"{where}.unlabelled")
+    _unique(list(item.unlabelled or ()), f"{where}.unlabelled")
 
 
 def _check_complete(table: Table, where: str) -> None:

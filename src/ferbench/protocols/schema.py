@@ -16,14 +16,25 @@ Option = str | int | float | bool
 REST = "rest"
 PUBLISHED_ONLY = "published-only"
 ID = {"pattern": r"[a-z0-9][a-z0-9._-]*"}
-VARIANTS = ("paper", "released")
+VARIANTS = ("paper", "released", "usb")
+SCHEDULES = ("constant", "cosine", "cosine_per_epoch")
+EPOCHS = ("steps", "labelled", "unlabelled")
 
 SPLIT_KEYS: Mapping[str, tuple[str, ...]] = {
     "full": (),
     "long_tailed": ("n1", "gamma"),
     "balanced": ("per_class",),
     "fraction": ("fraction",),
+    "total": ("labels",),
+    "adacm": ("labels",),
+    "adacm_released": ("labels",),
+    "kfold": ("folds", "fraction"),
 }
+SPLIT_OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "balanced": ("exceptions",),
+    "kfold": ("fold", "fold_seed", "own_folds"),
+}
+SPLIT_ALWAYS = ("validation", "noise", "overlap")  # optional in every kind
 
 
 class ProtocolError(Exception):
@@ -37,8 +48,11 @@ class Recipe:
     backbone: str
     batch_size: int = field(metadata={"least": 1})  # labelled images per step
     epochs: int = field(metadata={"least": 1})
-    steps_per_epoch: int = field(metadata={"least": 1})
+    steps_per_epoch: int = field(metadata={"least": 1})  # where an epoch is a number of steps
     lr: float = field(metadata={"above": 0.0})
+    epoch_of: str = field(default="steps", metadata={"choices": EPOCHS})  # or whole batches in a pass over these images
+    few_labels: int = field(default=0, metadata={"least": 0})  # with fewer labelled images than this ...
+    few_epochs: int = field(default=0, metadata={"least": 0})  # ... a run is this many epochs long
     weights: str = "none"  # name of a pre-trained weight file, "none" = random initialisation
     mu: int = field(default=1, metadata={"least": 1})  # unlabelled images per labelled image
     input_size: int = field(default=224, metadata={"least": 8})  # pixels
@@ -49,12 +63,24 @@ class Recipe:
     optimizer: str = field(default="adam", metadata={"choices": ("adam", "adamw", "sgd")})
     momentum: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})  # sgd only
     weight_decay: float = field(default=0.0, metadata={"least": 0.0})
-    schedule: str = field(default="constant", metadata={"choices": ("constant", "cosine")})
+    beta1: float = field(default=0.9, metadata={"least": 0.0, "below": 1.0})  # adam and adamw
+    beta2: float = field(default=0.999, metadata={"least": 0.0, "below": 1.0})  # adam and adamw
+    layer_decay: float = field(default=1.0, metadata={"above": 0.0, "most": 1.0})  # rate times this per layer downwards
+    schedule: str = field(default="constant", metadata={"choices": SCHEDULES})  # bench/schedule.py has the formulas
+    cosine_epochs: int = field(default=0, metadata={"least": 0})  # length of cosine_per_epoch, 0 = all epochs
+    warmup_epochs: int = field(default=0, metadata={"least": 0})
+    warmup_lr: float = field(default=0.0, metadata={"least": 0.0})  # where the warm-up starts
+    min_lr: float = field(default=0.0, metadata={"least": 0.0})  # where a cosine ends
+    augmentation: str = field(default="crop", metadata={"choices": ("crop", "resized_crop")})  # the latter: SSFER's
+    crop_scale: float = field(default=0.2, metadata={"above": 0.0, "most": 1.0})  # least area of a resized crop
+    mean_std: str = field(default="imagenet", metadata={"choices": ("imagenet", "ssfer")})  # normalisation
     ema: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})  # decay per step, 0 = no averaged model
     ema_buffers: str = field(default="copy", metadata={"choices": ("ema", "copy")})  # batch-norm statistics
     shrink: float = field(default=0.0, metadata={"least": 0.0})  # student *= 1 - shrink * lr after each EMA step
     evaluate: str = field(default="student", metadata={"choices": ("ema", "student")})
     dropout: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})
+    normalise_features: bool = False  # the feature at length 1 after dropout, before the classifier
+    channel_order: str = field(default="rgb", metadata={"choices": ("rgb", "bgr")})  # that the backbone is shown
     joint: bool = False  # labelled and strong views in one forward pass, where the method can
     clip: float = field(default=0.0, metadata={"least": 0.0})  # gradient norm, 0 = no clipping
     dtype: str = field(default="float32", metadata={"choices": ("float32", "bfloat16", "float16")})  # autocast type
@@ -69,31 +95,70 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """How partial-label methods get a set of candidate labels for each training image; bench/data/candidates.py has
+    the kinds and their options."""
+
+    kind: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Split:
     """How the labelled images are drawn from a training set; what is left over is unlabelled.
 
     full: all labelled. long_tailed: N_k = int(n1 * gamma^(-(k-1)/(K-1))), classes sorted by training-set size.
-    balanced: `per_class` images of each class. fraction: that share of each class.
+    balanced: `per_class` images of each class, but for `exceptions`. fraction: that share of each class.
+    total: floor(labels / K) of each class. adacm, adacm_released: Ada-CM's counts on RAF-DB by its README, and those its
+    code draws. kfold: one of `folds` parts of the training set is the test set, and `fraction` of each class in the
+    others is labelled; without `fold` the run's seed names it.
     """
 
     kind: str = field(metadata={"choices": tuple(SPLIT_KEYS)})
     n1: int | None = field(default=None, metadata={"least": 1})
     gamma: float | None = field(default=None, metadata={"least": 1.0})
     per_class: int | None = field(default=None, metadata={"least": 1})
+    exceptions: Mapping[str, int] | None = None  # class name to count
     fraction: float | None = field(default=None, metadata={"above": 0.0, "most": 1.0})
+    labels: int | None = field(default=None, metadata={"least": 1})  # in all
+    folds: int | None = field(default=None, metadata={"least": 2})
+    fold: int | None = field(default=None, metadata={"least": 1})  # 1 is the first
+    fold_seed: int | None = field(default=None, metadata={"least": 1})  # of the shuffle before folding
+    own_folds: bool | None = None  # the data set's own (Adience) instead of shuffled ones
     validation: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})  # share of the labelled images
+    noise: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})  # share of the labels made wrong
+    overlap: bool = False  # labelled images are among the unlabelled ones as well
 
     @property
-    def options(self) -> dict[str, float | int]:
-        """The parameters of this kind of split by name, without `validation`."""
-        return {key: getattr(self, key) for key in SPLIT_KEYS[self.kind]}
+    def options(self) -> dict[str, float | int | Mapping[str, int]]:
+        """The parameters of this kind of split by name, without `validation` and what is left at its default."""
+        keys = (*SPLIT_KEYS[self.kind], *SPLIT_OPTIONAL.get(self.kind, ()), "noise", "overlap")
+        return {key: value for key in keys if (value := getattr(self, key)) not in (None, 0, False)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run that another one starts from, on the same data, split and seed: its final weights are the other's first.
+
+    `recipe`, where not given, is the later run's own. Stages may follow one another. One run serves all that name it.
+    """
+
+    method: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    recipe: str | None = None
+    variant: str | None = field(default=None, metadata={"choices": VARIANTS})
+    unlabelled: tuple[str, ...] | None = None
+    after: Stage | None = None
 
 
 @dataclass(frozen=True)
 class Row:
     """One line of a published table: a method with its options, or (published-only) just its numbers.
 
-    `split`, `recipe` and `unlabelled`, where given, stand before the column's; `variant` before the protocol's.
+    `split`, `recipe`, `unlabelled` and `candidates`, where given, stand before the column's; `variant` before the protocol's.
+    after: the run whose final weights this row's runs start from.
+    split_options and recipe_options: what this row sets otherwise in whichever split and recipe hold, such as the share
+    of labels or the backbone; a preset stands before either.
     """
 
     id: str = field(metadata=ID)
@@ -103,8 +168,12 @@ class Row:
     status: str = field(default="", metadata={"choices": ("", PUBLISHED_ONLY)})
     variant: str | None = field(default=None, metadata={"choices": VARIANTS})
     split: str | None = None
+    split_options: Mapping[str, Option] = field(default_factory=dict)
     recipe: str | None = None
+    recipe_options: Mapping[str, Option] = field(default_factory=dict)
     unlabelled: tuple[str, ...] | None = None
+    after: Stage | None = None
+    candidates: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +182,9 @@ class Column:
 
     unlabelled: any of "rest" (the training images the split leaves over) and names of data sets; empty = none.
     test: the data set whose test part is scored; empty = the training data set's own.
+    candidates: candidate label sets for the methods that take them; the others do without.
+    mean_of: columns whose runs' mean this one is (an average over folds); it needs nothing else, nor does a
+    published-only column.
     """
 
     id: str = field(metadata=ID)
@@ -122,6 +194,9 @@ class Column:
     recipe: str = ""
     unlabelled: tuple[str, ...] = (REST,)
     test: str = ""
+    candidates: str = ""
+    mean_of: tuple[str, ...] = ()
+    status: str = field(default="", metadata={"choices": ("", PUBLISHED_ONLY)})
 
 
 @dataclass(frozen=True)
@@ -177,6 +252,7 @@ class Protocol:
     datasets: Mapping[str, Dataset]
     splits: Mapping[str, Split]
     tables: tuple[Table, ...]
+    candidates: Mapping[str, Candidates] = field(default_factory=dict)
     variant: str = field(default="paper", metadata={"choices": VARIANTS})
     hash: str = field(default="", metadata={"key": False})  # SHA-256 (hex) of protocol.toml and the CSV files
     path: Path = field(default=Path(), metadata={"key": False})
@@ -191,9 +267,9 @@ class Protocol:
         """The first preset the file lists."""
         return next(iter(self.presets))
 
-    def recipe(self, name: str, preset: str) -> Recipe:
-        """Recipe `name` with the overrides of `preset`. Raises ProtocolError for an unknown preset."""
+    def recipe(self, name: str, preset: str, options: Mapping[str, Option] | None = None) -> Recipe:
+        """Recipe `name` with `options` and, over them, the preset's. Raises ProtocolError for an unknown preset."""
         if preset not in self.presets:
             raise ProtocolError(f"{self.name} has no preset '{preset}'; it has: {', '.join(self.presets)}")
-        overrides: Mapping[str, Option] = self.presets[preset]
+        overrides: Mapping[str, Option] = {**(options or {}), **self.presets[preset]}
         return replace(self.recipes[name], **overrides)  # type: ignore[arg-type]  # checked by the loader

@@ -4,6 +4,8 @@
     strong  RandAugment and Cutout on the image as stored (`randaugment`), then the weak chain
     plain   Resize -> normalise, for evaluation
 
+With `geometry="resized_crop"` the weak and strong views are SSFER's (`composed`).
+
 Every random number comes from the caller's CPU generator and is drawn on the host, one row per image: the host then
 knows which image takes which operation without asking the device, a batch cut in two draws and gives the same as
 the whole, and a data-parallel rank draws for the global batch and keeps its share (`params[indices]`).
@@ -19,7 +21,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ferbench.bench.data.composed import ComposedParams, apply_composed, draw_composed
 from ferbench.bench.data.randaugment import RANGES, cutout_boxes, operation_maps
+from ferbench.bench.data.resized_crop import windows
+from ferbench.bench.data.view_boxes import in_padded_crop, in_window, with_fallback
 from ferbench.kernels.augment.op import augment as kernel
 from ferbench.kernels.augment.plan import OPERATIONS, Plan, pack
 from ferbench.kernels.augment.resize import Interpolation
@@ -39,6 +44,7 @@ class ViewRecipe:
     mean, std: per channel, for values in [0, 1]
     channel_order: "bgr" turns the stored RGB round before anything else (Ada-CM reads files so)
     channels_last: memory format of the output, whose shape is [B, 3, size, size] either way
+    geometry: "resized_crop" replaces resize, crop and RandAugment by `composed`; least_area: of its windows, a share
     """
 
     size: int = 224
@@ -52,6 +58,8 @@ class ViewRecipe:
     interpolation: Interpolation = "bilinear"
     channel_order: Literal["rgb", "bgr"] = "rgb"
     channels_last: bool = False
+    geometry: Literal["crop", "resized_crop"] = "crop"
+    least_area: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ class StrongParams:
         )
 
 
-Params = WeakParams | StrongParams | None
+Params = WeakParams | StrongParams | ComposedParams | None
 
 
 def _weak_from_uniform(uniform: Tensor, recipe: ViewRecipe) -> WeakParams:
@@ -119,6 +127,8 @@ def draw(view: View, n: int, recipe: ViewRecipe, generator: torch.Generator) -> 
     """Parameters of the named view of n images; None for the plain view, which draws nothing."""
     if view == "plain":
         return None
+    if recipe.geometry == "resized_crop":
+        return draw_composed(view.startswith("strong"), n, recipe.flip, generator)
     return draw_strong(n, recipe, generator) if view.startswith("strong") else draw_weak(n, recipe, generator)
 
 
@@ -131,7 +141,7 @@ def channels_last(images: Tensor, recipe: ViewRecipe) -> Tensor:
     return images.flip(3) if recipe.channel_order == "bgr" else images
 
 
-def make_plan(params: Params, n: int, height: int, width: int, recipe: ViewRecipe) -> Tensor:
+def make_plan(params: WeakParams | StrongParams | None, n: int, height: int, width: int, recipe: ViewRecipe) -> Tensor:
     """The packed rows of `params` for n images of height x width pixels, on the host."""
     if isinstance(params, StrongParams):
         operations, amounts = params.operations, params.magnitudes
@@ -151,6 +161,11 @@ def make_plan(params: Params, n: int, height: int, width: int, recipe: ViewRecip
 def apply(images: Tensor, params: Params, recipe: ViewRecipe, impl: Impl = "auto") -> Tensor:
     """The view that `params` (from `draw`) belong to: uint8 [B, H, W, C] -> float32 [B, 3, size, size]."""
     images = channels_last(images, recipe)
+    if isinstance(params, ComposedParams):
+        return apply_composed(
+            images, params, size=recipe.size, least_area=recipe.least_area, mean=recipe.mean, std=recipe.std,
+            channels_last=recipe.channels_last,
+        )  # fmt: skip
     batch, height, width = images.shape[:3]
     plan = make_plan(params, batch, height, width, recipe)
     return kernel(
@@ -164,6 +179,24 @@ def apply(images: Tensor, params: Params, recipe: ViewRecipe, impl: Impl = "auto
         channels_last=recipe.channels_last,
         impl=impl,
     )
+
+
+def view_boxes(boxes: Tensor, shape: tuple[int, int], params: Params, recipe: ViewRecipe) -> Tensor:
+    """Face boxes [B, 4] (x1, y1, x2, y2) of images of `shape` (height, width), in pixels of the view that `params` make.
+
+    A box that is not known (NaN) becomes the constant one of `view_boxes.with_fallback`; all are inside the view.
+    """
+    if isinstance(params, ComposedParams):
+        window = windows(params.windows, *shape, recipe.least_area)
+        moved = in_window(boxes, window.to(boxes.device), params.windows.mirrored.to(boxes.device), recipe.size)
+        return with_fallback(moved, recipe.size)
+    weak = params.weak if isinstance(params, StrongParams) else params
+    corner, mirrored = torch.full((len(boxes), 2), recipe.padding), torch.zeros(len(boxes), dtype=torch.bool)
+    if weak is not None:
+        corner, mirrored = torch.stack((weak.top, weak.left), 1), weak.flip
+    here = boxes.device
+    moved = in_padded_crop(boxes, shape, corner.to(here), mirrored.to(here), recipe.size, recipe.padding)
+    return with_fallback(moved, recipe.size)
 
 
 def apply_weak(images: Tensor, params: WeakParams, recipe: ViewRecipe) -> Tensor:

@@ -10,18 +10,29 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ferbench.bench.data.augment import View, ViewRecipe, apply, apply_plain, augment, draw
+from ferbench.bench.data.augment import View, ViewRecipe, apply, apply_plain, augment, draw, view_boxes
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.randomness import generator
 from ferbench.methods import Labelled, Unlabelled, Views
 
 FREE_SHARE = 0.5  # an image array goes to the device if it takes at most this share of its free memory
+
+
+class Store(Protocol):
+    """Where batches take their images from: one data set's (ImageStore) or several data sets' (pool.PoolStore)."""
+
+    device: torch.device
+    labels: Tensor  # [N] int64 on the device
+
+    def gather(self, index: Tensor) -> Tensor:
+        """index [B] on the host -> uint8 [B, H, W, C] on the device."""
 
 
 class ImageStore:
@@ -30,6 +41,7 @@ class ImageStore:
     def __init__(self, faces: FaceSet, device: torch.device) -> None:
         self.device = device
         self.labels = torch.from_numpy(faces.labels.astype(np.int64)).to(device)
+        self.boxes = None if faces.boxes is None else torch.from_numpy(faces.boxes.astype(np.float32)).to(device)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not writable")  # a read-only memory map, and only read here
             images = torch.from_numpy(np.asarray(faces.images))
@@ -97,10 +109,13 @@ class Batches:
         views: Views,
         recipe: ViewRecipe,
         share: Share,
-        unlabelled_store: ImageStore | None = None,
+        unlabelled_store: Store | None = None,
+        *,
+        boxes: bool = False,
     ) -> None:
         self.store = store
-        self.unlabelled_store = unlabelled_store or store
+        self.boxes = boxes and store.boxes is not None
+        self.unlabelled_store: Store = unlabelled_store or store
         self.labelled_stream = labelled
         self.unlabelled_stream = unlabelled
         self.views = views
@@ -109,7 +124,7 @@ class Batches:
 
     def labelled(self, step: int) -> Labelled:
         index, views = self._batch(self.store, self.labelled_stream, self.views.labelled, step)
-        return Labelled(views, self.store.labels[index], index)
+        return Labelled(views, self.store.labels[index], index, self._boxes(step) if self.boxes else None)
 
     def unlabelled(self, step: int) -> Unlabelled | None:
         if self.unlabelled_stream is None:
@@ -121,22 +136,37 @@ class Batches:
         """The labels the data set has for an unlabelled batch (-1: none), for the log alone."""
         return self.unlabelled_store.labels[unlabelled.index]
 
+    def _boxes(self, step: int) -> dict[str, Tensor]:
+        """Face boxes of the labelled batch of `step`, by view: the views' parameters drawn once more."""
+        index = self.labelled_stream.at(step)
+        rows = torch.arange(len(index))[self.share.rows]
+        assert self.store.boxes is not None
+        stored = self.store.boxes[index[rows].to(self.store.device)]
+        height, width = self.store.images.shape[1:3]
+        boxes: dict[str, Tensor] = {}
+        for name in self.views.labelled:
+            params = draw(name, len(index), self.recipe, self._rng(self.labelled_stream, name, step))
+            boxes[name] = view_boxes(stored, (height, width), None if params is None else params[rows], self.recipe)
+        return boxes
+
+    def _rng(self, stream: Stream, name: View, step: int) -> torch.Generator:
+        return generator(stream.seed, f"{stream.purpose}/{name}", step)
+
     def _batch(
-        self, store: ImageStore, stream: Stream, names: tuple[View, ...], step: int
+        self, store: Store, stream: Stream, names: tuple[View, ...], step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         index = stream.at(step)
         rows = torch.arange(len(index))[self.share.rows]
         images = store.gather(index[rows])
         views: dict[str, Tensor] = {}
         for name in names:
-            rng = generator(stream.seed, f"{stream.purpose}/{name}", step)
-            params = draw(name, len(index), self.recipe, rng)
+            params = draw(name, len(index), self.recipe, self._rng(stream, name, step))
             views[name] = apply(images, None if params is None else params[rows], self.recipe)
         return index[rows].to(store.device), views
 
 
 def view_batches(
-    store: ImageStore,
+    store: Store,
     indices: NDArray[np.int64],
     recipe: ViewRecipe,
     view: View = "plain",

@@ -94,7 +94,7 @@ def write_prepared(folder: Path, dataset: str, shape: tuple[int, int, int, int])
     """
     work = _beside(folder)
     try:
-        with _writing(folder):
+        with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             _sweep_abandoned(folder)
             # Writing to a memory map on a full disk would kill the process.
@@ -104,19 +104,18 @@ def write_prepared(folder: Path, dataset: str, shape: tuple[int, int, int, int])
             images = np.lib.format.open_memmap(work / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
         draft = Draft(images)
         yield draft
-        with _writing(folder):
+        with writing(folder):
             images.flush()
             arrays: dict[str, Any] = draft.index
             np.savez(work / "index.npz", **arrays)
-            meta = {"dataset": dataset, "format": FORMAT, "images": shape[0], **draft.meta}
-            (work / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-            _put_in_place(work, folder, dataset)
+            write_meta(work, {"dataset": dataset, "format": FORMAT, "images": shape[0], **draft.meta})
+            put_in_place(work, folder, dataset)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn the system's refusal to write near `path` into a DataError."""
     try:
         yield
@@ -132,7 +131,7 @@ def _beside(path: Path) -> Path:
     return path.parent / f".{path.name}-{uuid.uuid4().hex}"
 
 
-def _put_in_place(work: Path, folder: Path, dataset: str) -> None:
+def put_in_place(work: Path, folder: Path, dataset: str) -> None:
     """Rename `work` to `folder`; a damaged or older one there goes first, as a full folder cannot be renamed over."""
     aside = _beside(folder)
     if folder.exists():
@@ -146,6 +145,14 @@ def _put_in_place(work: Path, folder: Path, dataset: str) -> None:
         if not folder.exists():  # else another process has put the same in place just now
             raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Write meta.json, whole or not at all."""
+    work = _beside(folder / "meta.json")
+    with writing(folder):
+        work.write_text(json.dumps(dict(meta), indent=1) + "\n", encoding="utf-8")
+        os.replace(work, folder / "meta.json")
 
 
 def _one_line(error: Exception) -> str:
@@ -164,7 +171,7 @@ def remember(dataset: str, folder: Path) -> None:
     """Note beside `folder` that it is the copy of `dataset` to use where no root is given."""
     note = folder.parent / f"{dataset}.json"
     work = _beside(note)
-    with _writing(folder):
+    with writing(folder):
         work.write_text(json.dumps({"folder": folder.name}) + "\n", encoding="utf-8")
         os.replace(work, note)
 

@@ -26,8 +26,11 @@ class FaceSet:
     train:    [n] int64, sorted: images a method may train on (kept by the label rule, in the training parts)
     test:     [m] int64, sorted: images it is tested on
     votes:    [N, K] annotators' votes per class, where the data set has them
+    ballots:  [N, C] all of the annotators' votes as cast, whatever the label rule: the classes', then those for what is
+              no class (FERPlus: "unknown" and "not a face"); None where `votes` are all there is
     boxes:    [N, 4] float32 x1, y1, x2, y2 in pixels of `images`, where the data set has them
     subjects: [N] int64, identity, where known
+    folds:    [N] int64, the data set's own folds for cross-validation, where it has them
     options:  the reader's options that made this set (label file, rule, classes, ...): part of its identity
     fingerprint: SHA-256 (hex) over the options, the ids, the labels, the parts and the train and test indices
     """
@@ -45,8 +48,11 @@ class FaceSet:
     votes: NDArray[np.float32] | None = None
     boxes: NDArray[np.float32] | None = None
     subjects: NDArray[np.int64] | None = None
+    folds: NDArray[np.int64] | None = None
+    ballots: NDArray[np.uint8] | None = None
 
     def class_counts(self, indices: NDArray[np.int64]) -> dict[str, int]:
-        """Images per class name among `indices`, in class order."""
-        counts = np.bincount(self.labels[indices], minlength=len(self.classes))
+        """Images per class name among `indices`, in class order; those without a class are not counted."""
+        labels = self.labels[indices]
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.classes))
         return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}

@@ -18,6 +18,7 @@ from ferbench.bench.data.ferplus_labels import CLASSES, RULES, SEVERAL_LABELS, d
 from ferbench.bench.data.ferplus_source import SOURCES
 from ferbench.bench.data.fingerprint import faceset_fingerprint
 from ferbench.bench.data.options import Option, resolve_options
+from ferbench.bench.data.resized import resized
 
 NAME = "ferplus"
 _PARTS = ("train", "valid", "test", "train+valid", "train+test", "valid+test", "train+valid+test")
@@ -34,6 +35,7 @@ OPTIONS = {
         ("none", "within", "cross"),
     ),
     "placeholder": Option("drop", "FER2013Test/fer0033120.png, a warning sign labelled neutral", ("drop", "keep")),
+    "size": Option(0, "pixels a side of a resized copy, 16 to 512; 0: the images' own 48", late=True),
 }
 
 
@@ -47,6 +49,7 @@ def open_ferplus(
     test_parts: str = "test",
     dedupe: str = "none",
     placeholder: str = "drop",
+    size: int = 0,
 ) -> FaceSet:
     """The face set in a prepared folder under one label rule; OPTIONS explains each option. Raises DataError.
 
@@ -63,6 +66,7 @@ def open_ferplus(
         "test_parts": test_parts,
         "dedupe": dedupe,
         "placeholder": placeholder,
+        **({"size": size} if size else {}),
     }
     resolve_options(NAME, OPTIONS, options)
     if set(train_parts.split("+")) & set(test_parts.split("+")):
@@ -79,7 +83,7 @@ def open_ferplus(
     return FaceSet(
         name=NAME,
         classes=CLASSES[:classes],
-        images=stored.images,
+        images=resized(stored, NAME, size),
         labels=labels,
         parts=parts,
         ids=ids,
@@ -88,6 +92,7 @@ def open_ferplus(
         options=options,
         fingerprint=faceset_fingerprint(options, ids, labels, parts, train, test),
         votes=votes,
+        ballots=image_votes(stored.index, source),
     )
 
 

@@ -22,6 +22,7 @@ from ferbench.bench.data.ferplus_index import build_index, image_id, sources_in
 from ferbench.bench.data.ferplus_source import FOLDERS, Source, find_source, reading
 from ferbench.bench.data.options import Value, resolve_options
 from ferbench.bench.data.report import LabelFileNote, PreparedReport
+from ferbench.bench.data.resized import resized
 
 # Two rows of FER2013 bear this name; Microsoft's script lets the second, a warning sign, overwrite the first's face.
 PLACEHOLDER = "FER2013Test/fer0033120.png"
@@ -56,6 +57,7 @@ def prepare_ferplus(
     if "source" not in (options or {}):
         chosen["source"] = sources_in(prepared.index)[0]
     arguments: dict[str, Any] = chosen
+    resized(prepared, NAME, int(chosen.get("size", 0)), threads=threads, progress=progress)
     data = open_ferplus(folder, **arguments)
     return _report(prepared, data, source, cached)
 

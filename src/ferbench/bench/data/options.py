@@ -12,22 +12,30 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its default (whose type is the option's type), its meaning, and the values allowed, () for any."""
+    """One option: its default (whose type is the option's type), its meaning, and the values allowed, () for any.
+
+    late: added after runs had been recorded: at its default it is not there at all, so that their identity stays
+    """
 
     default: Value
     help: str
     choices: tuple[Value, ...] = ()
+    late: bool = False
 
 
 def resolve_options(dataset: str, declared: Mapping[str, Option], given: Mapping[str, Value]) -> dict[str, Value]:
-    """Every declared option with its value: the given one, checked and brought to its type, or the default."""
+    """Every declared option with its value: the given one, checked and brought to its type, or the default.
+
+    Late options are there only with another value than their default.
+    """
     for key in given:
         if key not in declared:
             raise DataError(f"unknown option {key!r} for {dataset}; options: {', '.join(declared) or 'none'}")
-    return {
+    values = {
         key: _convert(dataset, key, option, given[key]) if key in given else option.default
         for key, option in declared.items()
     }
+    return {key: value for key, value in values.items() if not (declared[key].late and value == declared[key].default)}
 
 
 def _convert(dataset: str, key: str, option: Option, value: Value) -> Value:

@@ -13,12 +13,24 @@ from pathlib import Path
 from typing import Any, cast
 
 from ferbench.bench.data import ferplus
+from ferbench.bench.data.adience import ADIENCE_SET
+from ferbench.bench.data.affectnet import AFFECTNET7, AFFECTNET8
 from ferbench.bench.data.cache import Progress, recall
+from ferbench.bench.data.casia_webface import CASIA_WEBFACE_SET
+from ferbench.bench.data.ckplus import CKPLUS_SET
+from ferbench.bench.data.csv_table import CSV_SET
+from ferbench.bench.data.faces import FACES_SET
 from ferbench.bench.data.faceset import DataError, FaceSet
+from ferbench.bench.data.fer2013 import FER2013_SET
 from ferbench.bench.data.ferplus_prepare import prepare_ferplus, prepared_folder
 from ferbench.bench.data.ferplus_source import find_source
+from ferbench.bench.data.folder import FOLDER_SET
+from ferbench.bench.data.listed import open_listed, prepare_listed
+from ferbench.bench.data.listing import ListedSet
 from ferbench.bench.data.options import Option, Value, resolve_options
+from ferbench.bench.data.rafdb import RAFDB_SET
 from ferbench.bench.data.report import PreparedReport, describe
+from ferbench.bench.data.sfew import SFEW_SET
 from ferbench.bench.data.synthetic import synthetic
 
 
@@ -123,6 +135,26 @@ def _prepare_synthetic(request: Request) -> PreparedReport:
     return describe(_open_synthetic(request), layout="drawn by ferbench, no files needed")
 
 
+def listed_reader(dataset: ListedSet) -> Reader:
+    """The reader of a data set on the listing framework."""
+
+    def prepare(request: Request) -> PreparedReport:
+        return prepare_listed(
+            dataset,
+            request.options,
+            root=request.root,
+            cache=request.cache,
+            partial=request.partial,
+            threads=request.threads,
+            progress=request.progress,
+        )
+
+    def open_set(request: Request) -> FaceSet:
+        return open_listed(dataset, request.options, root=request.root, cache=request.cache)
+
+    return Reader(dataset.name, dataset.summary, dataset.options, dataset.root_env, prepare, open_set)
+
+
 def _arguments(name: str, declared: Mapping[str, Option], request: Request) -> dict[str, Any]:
     """The request's options as keyword arguments, with values of the declared types."""
     return cast(dict[str, Any], resolve_options(name, declared, request.options))
@@ -146,6 +178,17 @@ READERS = {
             _prepare_ferplus,
             _open_ferplus,
         ),
+        listed_reader(RAFDB_SET),
+        listed_reader(AFFECTNET7),
+        listed_reader(AFFECTNET8),
+        listed_reader(SFEW_SET),
+        listed_reader(CKPLUS_SET),
+        listed_reader(FER2013_SET),
+        listed_reader(ADIENCE_SET),
+        listed_reader(CASIA_WEBFACE_SET),
+        listed_reader(FOLDER_SET),
+        listed_reader(CSV_SET),
+        listed_reader(FACES_SET),
         Reader(
             "synthetic",
             "cartoon faces drawn by ferbench: no download, for the demo and for trying things out",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ferbench.bench.data.faceset import PARTS, FaceSet
 
 SHOWN = 20  # differences that the text lists
+SIZES = 8  # sizes of image files that it lists
+_VERSION = {True: "  published version", False: "  NOT a known version", None: ""}
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,14 @@ class CountRow:
 
 @dataclass(frozen=True)
 class LabelFileNote:
-    """A label file that was read: path, SHA-256 of its content, and whether that is the published version."""
+    """A label file that was read: path, SHA-256 of its content, and whether that is the published version.
+
+    known: None where no published version is known
+    """
 
     path: str
     sha256: str
-    known: bool
+    known: bool | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class PreparedReport:
     notices:     what else the user should know, one line each
     decoded_s:   seconds spent decoding when the cache was made (None: nothing was decoded); `cached`: not in this call
     folder:      where the prepared copy lies, None where the data set needs none
+    warnings:    what may be wrong, but is not known to be, one line each
+    unreadable:  the first images that could not be decoded, with the reason
+    sizes:       images per size and mode of their files, such as "100x100 RGB"
+    decoding:    how they became the stored squares: size, resize, crop, boxes from, colour order
     """
 
     dataset: str
@@ -58,18 +67,21 @@ class PreparedReport:
     cached: bool
     fingerprint: str
     folder: str | None
+    warnings: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    decoding: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
 
     def text(self) -> str:
         """The report as `ferbench prepare` prints it; no trailing newline."""
         lines = [f"{self.dataset}: {self.layout}" + (f" at {self.root}" if self.root else "")]
-        lines += [
-            f"  {note.path}  sha256 {note.sha256[:12]}  {'published version' if note.known else 'NOT a known version'}"
-            for note in self.label_files
-        ]
+        lines += [f"  {note.path}  sha256 {note.sha256[:12]}{_VERSION[note.known]}" for note in self.label_files]
         lines.append("options: " + " ".join(f"{key}={value}" for key, value in self.options.items()))
         lines.append("classes: " + " ".join(f"{index}={name}" for index, name in enumerate(self.classes)))
         lines += ["", *self._table()]
+        lines += self._files()
         lines += [f"notice: {notice}" for notice in self.notices]
+        lines += [f"WARNING: {warning}" for warning in self.warnings[:SHOWN]]
         lines += [f"DIFFERS: {difference}" for difference in self.differences[:SHOWN]]
         if len(self.differences) > SHOWN:
             lines.append(f"DIFFERS: and {len(self.differences) - SHOWN} more")
@@ -88,9 +100,26 @@ class PreparedReport:
         """The same as plain values, ready for `json.dumps`."""
         return asdict(self) | {"options": dict(self.options), "parts": list(PARTS)}
 
+    def _files(self) -> list[str]:
+        """What the image files are, and how they are stored."""
+        lines = []
+        if self.sizes:
+            listed = [f"{size} {count:,}" for size, count in list(self.sizes.items())[:SIZES]]
+            more = [f"and {len(self.sizes) - SIZES:,} more sizes"] if len(self.sizes) > SIZES else []
+            lines.append("files: " + ", ".join([*listed, *more]))
+        if self.decoding:
+            known = ((key, value) for key, value in self.decoding.items() if value is not None)
+            lines.append(
+                "stored: "
+                + ", ".join(
+                    f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in known
+                )
+            )
+        return lines + [f"unreadable: {image}" for image in self.unreadable[:SHOWN]]
+
     def _table(self) -> list[str]:
         """Counts with the published number in brackets where it is another."""
-        width = max(len(self.counts_of), *(len(row.name) for row in self.counts))
+        width = max(len(self.counts_of), *(len(row.name) for row in self.counts), 0)
         lines = [f"{self.counts_of:<{width}}" + "".join(f"{part:>16}" for part in PARTS)]
         for row in self.counts:
             published = row.published or row.found

@@ -1,0 +1,24 @@
+"""How long a run is: recipes that count epochs in passes over the images, or in more epochs where labels are few."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ferbench.bench.data.faceset import DataError
+from ferbench.protocols import Recipe
+
+
+def fitted(recipe: Recipe, labelled: int, unlabelled: int) -> Recipe:
+    """`recipe` with the epochs and the steps per epoch that these numbers of images give it.
+
+    A pass is whole batches only: the incomplete last one is left out, as the streams do; a set smaller than a batch
+    makes one step. Raises DataError where an epoch is a pass over unlabelled images and there are none.
+    """
+    epochs = recipe.few_epochs if labelled < recipe.few_labels else recipe.epochs
+    if recipe.epoch_of == "steps":
+        return replace(recipe, epochs=epochs)
+    if recipe.epoch_of == "unlabelled" and not unlabelled:
+        raise DataError("an epoch of this recipe is a pass over the unlabelled images, and there are none")
+    images = labelled if recipe.epoch_of == "labelled" else unlabelled
+    batch = recipe.batch_size if recipe.epoch_of == "labelled" else recipe.batch_size * recipe.mu
+    return replace(recipe, epochs=epochs, steps_per_epoch=max(1, images // batch))

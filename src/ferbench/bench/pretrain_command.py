@@ -1,0 +1,71 @@
+"""`ferbench pretrain`: from faces without labels to a weight file that recipes can start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ferbench.bench import processes, records
+from ferbench.bench.data.faceset import DataError, FaceSet
+from ferbench.bench.data.options import Value
+from ferbench.bench.masked.settings import Settings
+from ferbench.bench.pretrain import Pretraining, pretrain, resolve
+from ferbench.bench.progress import Reporter
+from ferbench.bench.reproduce import claimed, finished
+from ferbench.bench.runs import Workspace, describe
+from ferbench.protocols.checks import build
+
+FACES = "faces"  # the reader of a folder of images without labels
+
+
+def resolve_command(
+    objective: str, dataset: str, faces: Path | None, options: Mapping[str, object], data_options: Mapping[str, Value],
+    settings: Mapping[str, object], seed: int, released: bool, workspace: Workspace,
+) -> Pretraining:  # fmt: skip
+    """What the command line asks for as a run. dataset: names of readers, parted by commas, may be empty.
+
+    Raises DataError, MethodError or ProtocolError, each one line.
+    """
+    names = [name for name in dataset.split(",") if name] + ([FACES] if faces else [])
+    if not names:
+        raise DataError("nothing to pre-train on: give --dataset NAME[,NAME...] or --faces FOLDER")
+    if faces:
+        workspace.roots = {**workspace.roots, FACES: faces}
+    chosen = build(Settings, {**asdict(Settings()), **settings}, "--set")
+    return resolve(objective, options, chosen, [_opened(name, data_options, workspace) for name in names], seed,
+                   released=released)  # fmt: skip
+
+
+def _opened(
+    name: str, options: Mapping[str, Value], workspace: Workspace
+) -> tuple[Mapping[str, Any], FaceSet]:
+    return describe(name, options), workspace.faces(name, options)
+
+
+def run_command(run: Pretraining, results: Path, out: Path | None, reporter: Reporter) -> dict[str, Any]:
+    """Train what is not finished, copy the weights to `out`; returns the record. Raises RunError for a run in work."""
+    folder = results / "pretrained" / run.name
+    with claimed(folder) as free:
+        if not free:
+            raise records.RunError(f"{folder}: another process is working on this run")
+        if not processes.agreed(finished(folder)):
+            pretrain(run, folder, reporter=reporter)
+    if processes.rank() > 0:
+        return {}
+    if out:
+        content = (folder / "weights.pt").read_bytes()
+        records.write(out, lambda file: file.write(content))
+    return records.read_json(folder / "record.json")
+
+
+def summary(run: Pretraining, record: Mapping[str, Any], results: Path, out: Path | None) -> Sequence[str]:
+    """What to say at the end."""
+    folder = results / "pretrained" / run.name
+    size = run.settings.input_size
+    lines = [f"{run.name}: loss {record['loss']:.4f} after {record['steps']} steps ({record['seconds']:.0f} s)"]
+    lines.append(f"weights of {run.settings.backbone} at {size} pixels: {out or folder / 'weights.pt'}")
+    if (folder / "panels.png").exists():
+        lines.append(f"picture: {folder / 'panels.png'}")
+    return lines
