@@ -96,7 +96,7 @@ def test_recipe_is_that_of_section_4_1() -> None:
     wide = PROTOCOL.recipe("wrn-28-2", "paper")
     assert (wide.backbone, wide.weights, wide.lr, wide.epochs) == ("wrn_28_2", "none", 5e-4, 20)
     cpu = PROTOCOL.recipe("affectnet", "cpu")
-    assert (cpu.backbone, cpu.weights, cpu.epochs * cpu.steps_per_epoch) == ("resnet_small", "none", 4000)
+    assert (cpu.backbone, cpu.weights, cpu.epochs * cpu.steps_per_epoch) == ("resnet_small", "none", 3000)
 
 
 def test_small_runs_on_ferplus_are_leafs_as_well() -> None:

@@ -120,7 +120,7 @@ def test_recipe_is_that_of_section_5_2() -> None:
     assert released == (1600, 1, 0.999, "ema", 0.02, 0.5)
     assert (recipe.evaluate, recipe.normalise_features, recipe.channel_order) == ("ema", True, "rgb")
     cpu = PROTOCOL.recipe("resnet18", "cpu")
-    assert (cpu.backbone, cpu.weights, cpu.epochs * cpu.steps_per_epoch) == ("resnet_small", "none", 4000)
+    assert (cpu.backbone, cpu.weights, cpu.epochs * cpu.steps_per_epoch) == ("resnet_small", "none", 3000)
 
 
 def test_columns_name_their_labels() -> None:
