@@ -285,11 +285,11 @@ BAD: dict[str, tuple[str, Callable[[Path], None] | None, list[str], str]] = {
     "no annotations": ("npy", no_annotations, ["--partial"], "no <number>_exp.npy files; copy the folder again"),
     "landmarks": ("npy", short_landmarks, ["--partial", "--option", "landmarks=true"], "1_lnd.npy: 10 numbers"),
     "no landmarks": ("npy", None, ["--partial", "--option", "crop=align"], "crop=align needs landmarks, and"),
-    "a path outside": ("csv", replaced("\n2/", "\n../"), ["--partial"], "line 3: '../00000001.jpg' is not a path inside"),
+    "a path outside": ("csv", replaced("\n2/", "\n../"), ["--partial"], "line 3: '../00000001.jpg' is not a path"),
     "code": ("csv", replaced(",1,0.1,-0.2", ",11,0.1,-0.2"), ["--partial"], "expression '11' is not a whole"),
     "box": ("csv", replaced(",20,15,120,120,", ",20,inf,120,120,"), ["--partial"], "face box 'inf'"),
     "few landmarks": ("csv", replaced(";", ","), ["--partial"], "10 fields, expected 9"),
-    "header": ("csv", replaced("expression", "emotion"), ["--partial"], "line 1: expected one column each of subDirectory"),
+    "header": ("csv", replaced("expression", "emotion"), ["--partial"], "line 1: expected one column each of"),
     "one list": ("csv", no_validation_list, ["--partial"], "validation.csv is missing, but training.csv is there"),
     "odd table": ("leaf", odd_table, ["--partial"], "training.npy: expected a table of text with file name and code"),
 }  # fmt: skip

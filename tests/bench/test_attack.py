@@ -18,7 +18,7 @@ from ferbench.bench.attack import EPSILONS, Attacked, loss, metric, prepare
 from ferbench.bench.data.augment import ViewRecipe
 from ferbench.bench.leaderboard import collect
 from ferbench.bench.records import RunError
-from ferbench.methods import build, option_values
+from ferbench.methods import METHODS, build, option_values
 from ferbench.methods.base import Method, Prediction
 from ferbench.protocols import load_protocol, select
 
@@ -93,8 +93,12 @@ def test_direction_is_the_sign_of_the_losss_gradient() -> None:
     images, labels = torch.randn(5, 3, 4, 4), torch.tensor([0, 1, 2, 0, 1])
     with torch.no_grad():
         prediction: Prediction = model(images)
-        slopes = (prediction.logits.softmax(dim=1) - F.one_hot(labels, 3)) @ model.head.weight @ (  # type: ignore[operator]
-            model.encoder.convolution.weight[:, :, 0, 0]  # type: ignore[union-attr, index]
+        slopes = (
+            (prediction.logits.softmax(dim=1) - F.one_hot(labels, 3))
+            @ model.head.weight
+            @ (  # type: ignore[operator]
+                model.encoder.convolution.weight[:, :, 0, 0]  # type: ignore[union-attr, index]
+            )
         )
     found = prepare(method, images, labels)
     assert torch.equal(found.direction, slopes.sign()[:, :, None, None].expand(5, 3, 4, 4))
@@ -113,7 +117,9 @@ def test_a_method_without_gradients_is_one_line() -> None:
 
 def test_names_and_epsilons_are_table_7s() -> None:
     (table,) = [table for table in load_protocol("ssfer").tables if table.id == "7"]
-    assert table.metrics == tuple(metric(region, epsilon) for region in ("focused", "unfocused") for epsilon in EPSILONS)
+    assert table.metrics == tuple(
+        metric(region, epsilon) for region in ("focused", "unfocused") for epsilon in EPSILONS
+    )
 
 
 @pytest.fixture
@@ -135,6 +141,29 @@ def test_attack_on_a_run(ferbench: Ferbench, trained: Path) -> None:
     assert again.code == 0 and json.loads((trained / "extra-attack.json").read_text())["metrics"] == kept["metrics"]
     width, height = Image.open(trained / "attack.png").size
     assert width / height == pytest.approx(3 / 2, rel=0.05)  # image, map, one attack; two images
+
+
+KINDS: dict[str, list[str]] = {
+    "ssfer": ["--recipe", "backbone=vit_tiny"],  # its teacher predicts
+    "remop": [],  # a mixture of two predictions
+    "pll_fer": ["--candidates", "uniform_flip:q=0.3"],  # a decoder over the tokens, no classifier
+}
+
+
+@pytest.mark.parametrize("method", KINDS)
+def test_methods_of_every_kind_can_be_attacked(
+    ferbench: Ferbench, tmp_path: Path, tiny_arguments: list[str], method: str
+) -> None:
+    if method not in METHODS:
+        pytest.skip(f"{method} is not there")
+    done = ferbench("train", method, *tiny_arguments, *KINDS[method])
+    assert done.code == 0, done.err
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    done = ferbench("attack", folder.name, "--epsilon", 0, "--epsilon", 0.5)
+    assert done.code == 0, done.err
+    kept = json.loads((folder / "extra-attack.json").read_text())["metrics"]
+    assert kept["focused-0"] == json.loads((folder / "record.json").read_text())["metrics"]["last"]["overall"]
+    assert ferbench("cost", folder.name).code == 0
 
 
 def test_part_of_the_test_set_is_not_kept(ferbench: Ferbench, trained: Path) -> None:

@@ -173,3 +173,32 @@ def test_normalised_features_come_after_dropout_and_before_the_head(normalise: b
         expected = expected / expected.norm(dim=1, keepdim=True)
     torch.testing.assert_close(prediction.features, expected)
     torch.testing.assert_close(prediction.logits, prediction.features @ model.head.weight.T + model.head.bias)
+
+
+def test_a_map_of_another_width_than_the_feature_gives_no_tokens() -> None:
+    model = make_classifier("resnet_small", 5, size=48, dropout=0.0)
+    model.feature_width = 64
+    with pytest.raises(WeightsError, match="last map is 128 wide and its feature 64"):
+        model.tokens(torch.randn(1, 3, 48, 48))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "tokens"),
+    [("resnet_small", 48, 9), ("wrn_28_2", 16, 16), ("resnet18", 64, 4), ("vit_tiny", 48, 36)],
+)
+def test_tokens_are_the_cells_or_patches_in_rows(name: str, size: int, tokens: int) -> None:
+    """A ConvNet's tokens average to its feature; a transformer's are its patches, the class token left out."""
+    torch.manual_seed(0)
+    model = make_classifier(name, 5, size=size, dropout=0.5).eval()
+    images = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        given, encoded = model.tokens(images), model(images).encoded
+    assert given.shape == (2, tokens, model.feature_width)
+    if name.startswith("vit"):
+        whole = model.encoder.forward_features(images)
+        assert torch.equal(given, whole[:, 1:]) and torch.equal(encoded, whole[:, 0])
+    else:
+        torch.testing.assert_close(given.mean(dim=1), encoded, rtol=1e-4, atol=1e-5)
+        assert model.encoder.num_features == model.feature_width
+        rows = model.encoder.forward_features(images)
+        assert torch.equal(given[1, 1], rows[1, :, 0, 1])

@@ -49,7 +49,7 @@ TRAIN = {
         ["vanilla", "--split", "long_tailed:n1=40,gamma=2"],
         "(asked/there): neutral 35/25, surprise 28/13, sadness 31/20, anger 25/7, disgust 22/7, fear 20/3; ask for",
     ),
-    "unknown split": (["vanilla", "--split", "long_tail:n1=4"], "unknown split recipe 'long_tail'; valid: long_tailed"),
+    "unknown split": (["vanilla", "--split", "long_tail:n1=4"], "unknown split recipe 'long_tail'; valid: full, long_tailed"),
     "missing split parameter": (["vanilla", "--split", "long_tailed:n1=4"], "split long_tailed: needs 'gamma'"),
     "split parameter": (["vanilla", "--split", "balanced:per_class=x"], "--split: per_class takes a number, not 'x'"),
     "broken split file": (["vanilla", "--split", "broken.json"], "broken.json: not a readable split file"),

@@ -42,7 +42,9 @@ def test_transformer_by_hand() -> None:
     assert cost.layers == 36 * patch * width + layers * tokens * block + width * 7
     assert cost.attention == layers * 2 * tokens * tokens * width
     weights = block + 3 * width + width + 4 * width + width + 2 * 2 * width  # and biases, two layer norms
-    assert cost.parameters == patch * width + width + layers * weights + tokens * width + width + 2 * width + 7 * width + 7
+    assert (
+        cost.parameters == patch * width + width + layers * weights + tokens * width + width + 2 * width + 7 * width + 7
+    )
 
 
 def test_every_weight_file_of_the_papers_says_where_to_get_it() -> None:
@@ -54,13 +56,25 @@ def test_every_weight_file_of_the_papers_says_where_to_get_it() -> None:
         assert named - {"none"} <= set(WHERE_TO_GET)
 
 
+def test_every_backbone_of_the_papers_is_there() -> None:
+    for paper in ("ssfer", "pll"):
+        protocol = load_protocol(paper)
+        named = {recipe.backbone for recipe in protocol.recipes.values()}
+        named |= {str(preset["backbone"]) for preset in protocol.presets.values() if "backbone" in preset}
+        assert named | set(NETWORKS.values()) <= set(BACKBONES)
+
+
 def test_cost_of_a_backbone_and_of_all(ferbench: Ferbench, monkeypatch: pytest.MonkeyPatch) -> None:
     one = ferbench("cost", "resnet18")
     assert one.code == 0 and "11.180" in one.out and "1.814" in one.out
     small = ferbench("cost", "resnet18", "--size", 112)
     assert "11.180" in small.out and "1.814" not in small.out
     monkeypatch.setattr(afterwards, "BACKBONES", {name: BACKBONES[name] for name in ("vit_tiny", "resnet_small")})
-    assert [name in ferbench("cost", "--size", 48).out for name in ("vit_tiny", "resnet_small", "vgg11")] == [True, True, False]
+    assert [name in ferbench("cost", "--size", 48).out for name in ("vit_tiny", "resnet_small", "vgg11")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_cost_of_a_run_is_kept_beside_its_record(ferbench: Ferbench, tmp_path: Path, tiny_arguments: list[str]) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ferbench.bench.data.affectnet import AFFECTNET7
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.fake import draw_face
 from ferbench.bench.data.fakes import FAKES
+from ferbench.bench.data.rafdb import RAFDB_SET
 from ferbench.bench.data.readers import READERS, open_dataset, prepare_dataset
 
 Command = Callable[..., Any]
@@ -23,6 +25,7 @@ REFUSED = {
     ("affectnet8", "pseudo-labels"),
 }
 MINE = ("ferplus", "rafdb", "affectnet7", "affectnet8")
+READ = [(name, layout) for name in ("rafdb", "affectnet7") for layout in FAKES[name] if (name, layout) not in REFUSED]
 OPTIONS = {("ferplus", "csv"): {"source": "new_csv"}}
 
 
@@ -50,6 +53,19 @@ def test_layouts(fake_copy: FakeCopy, monkeypatch: pytest.MonkeyPatch, dataset: 
     data = open_dataset(dataset, options, root=root, cache=cache)
     assert report.fingerprint == data.fingerprint and len(data.train) == 2 * len(data.classes)
     assert set(data.labels[data.test].tolist()) == set(range(len(data.classes)))
+
+
+@pytest.mark.parametrize(("dataset", "layout"), READ)
+def test_the_recognised_folder_is_recognised_itself(
+    fake_copy: FakeCopy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dataset: str, layout: str
+) -> None:
+    """A copy is prepared again, under other options, from the folder that was recognised below the root."""
+    monkeypatch.setenv("FERBENCH_CACHE", str(tmp_path / "cache"))
+    known = {"rafdb": RAFDB_SET, "affectnet7": AFFECTNET7}[dataset]
+    options = {name: option.default for name, option in known.scan_options.items()}
+    whole = known.scan(fake_copy(dataset, layout, images=1), options)
+    again = known.scan(whole.root, options)
+    assert again.layout == whole.layout and (again.ids == whole.ids).all() and (again.labels == whole.labels).all()
 
 
 def test_pictures_repeat_and_differ() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from ferbench.bench.data.batches import Stream
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.length import fitted
+from ferbench.bench.length import fitted, planned
 from ferbench.bench.state import Run
-from ferbench.protocols import Recipe
+from ferbench.protocols import Recipe, Split, select
 
 RECIPE = Recipe(backbone="resnet_small", batch_size=8, epochs=10, steps_per_epoch=7, lr=1e-3, mu=3)
 
@@ -50,6 +50,31 @@ def test_without_unlabelled_images_there_is_no_pass_over_them() -> None:
 @pytest.mark.parametrize(("labels", "epochs"), [(499, 1000), (500, 10), (501, 10)])
 def test_few_labels_take_more_epochs(labels: int, epochs: int) -> None:
     assert fitted(replace(RECIPE, few_labels=500, few_epochs=1000), labels, 0).epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("split", "labelled", "unlabelled"),
+    [
+        (Split("full"), 1000, 1),
+        (Split("fraction", fraction=0.25), 250, 750),
+        (Split("kfold", folds=5, fraction=0.5), 400, 400),
+        (Split("balanced", per_class=10), 80, 920),
+        (Split("total", labels=400), 400, 600),
+        (Split("long_tailed", n1=100, gamma=5.0), 500, 500),
+    ],
+)
+def test_planned_lengths(split: Split, labelled: int, unlabelled: int) -> None:
+    for unit in ("labelled", "unlabelled"):
+        recipe = replace(RECIPE, epoch_of=unit, few_labels=100, few_epochs=77)
+        assert planned(recipe, split, 1000) == fitted(recipe, labelled, unlabelled)
+        assert planned(recipe, split, 0) == recipe
+
+
+def test_planned_lengths_of_ssfer_are_those_of_its_data_sets() -> None:
+    for cell in select("ssfer/10/ssfer"):
+        images, share = cell.data(cell.dataset).images, cell.split.fraction or 0.0
+        steps = planned(cell.recipe("paper"), cell.split, images).steps_per_epoch
+        assert steps == (images - round(share * images)) // 64
 
 
 def test_the_run_has_the_length_and_the_spec_keeps_the_protocols_words(make_tiny_run: Callable[..., Run]) -> None:

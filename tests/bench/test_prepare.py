@@ -1,14 +1,8 @@
-"""From a listing to a prepared copy: everything is checked, decoded once, resumed where it was killed, put in place."""
+"""From a listing to a prepared copy and its report: what is checked, stored, noted and refused."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferbench.bench.data import prepare as module
-from ferbench.bench.data.cache import Prepared, load_prepared
+from ferbench.bench.data.cache import Prepared
 from ferbench.bench.data.decode import Settings, decode_image
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.listed import open_listed, prepare_listed
 from ferbench.bench.data.listing import DECODE_OPTIONS, Expected, Labelling, ListedSet, Listing, Options
 from ferbench.bench.data.options import Option
-from ferbench.bench.data.partial import Partial, partial_work
 from ferbench.bench.data.prepare import prepare_listing
 from ferbench.bench.data.report import PreparedReport
 from ferbench.bench.data.tree import walk_images
@@ -307,7 +299,7 @@ def test_report(root: Path) -> None:
     assert "2 groups of pixel-identical images, 2 redundant images; 1 in both train and test; 2 groups carry" in text
     assert "under these options 1 of 4 test images are in the training set pixel by pixel (dedupe=cross" in text
     assert "1 of 2 people in the test set are in the training set as well" in text
-    assert "files: 24x24 RGB 12" in text and "stored: size 32, resize square, crop none" in text
+    assert "files: 24x24 RGB 12" in text and "stored: size 32, channels 3, crop none" in text
     assert f"fingerprint {opened(root, size=32).fingerprint}" in text
     plain = json.loads(json.dumps(found.json()))
     assert (
@@ -409,136 +401,6 @@ def test_a_changed_file_is_decoded_again(root: Path) -> None:
     assert not again.cached
     np.testing.assert_array_equal(opened(root).images[4], np.asarray(picture(77)))
     assert report(root).cached
-
-
-def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    decoded: list[int] = []
-    original = module.decode_image
-
-    def counting(*arguments: Any) -> Any:
-        decoded.append(1)
-        return original(*arguments)
-
-    monkeypatch.setattr(module, "decode_image", counting)
-    return decoded
-
-
-def test_what_was_decoded_before_an_error_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (root / "train/03.png").write_text("no image")
-    with pytest.raises(DataError):
-        report(root)
-    decoded = count_decodes(monkeypatch)
-    report(root, partial=True)
-    assert len(decoded) == 1  # the damaged one is tried again
-
-
-def test_interrupted_between_chunks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C after a few images: they are not decoded again, and the result is that of an undisturbed run."""
-    monkeypatch.setattr(module, "CHUNK", 2)
-
-    def stop(done: int, total: int) -> None:
-        if done >= 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare_listing(listing(root), root.parent / "cache", DEFAULTS, threads=1, progress=stop)
-    assert not list((root.parent / "cache").glob("copies-*"))
-    decoded = count_decodes(monkeypatch)
-    stored = prepared(root)
-    assert len(decoded) == 6 and stored.meta["decoded"]["resumed"] == 6
-    for row, name in enumerate(stored.index["ids"]):
-        np.testing.assert_array_equal(stored.images[row], np.asarray(Image.open(root / name)))
-
-
-KILLED = """
-import sys; from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-import test_prepare as tests; from ferbench.bench.data import prepare, partial
-prepare.CHUNK, partial.FLUSH_BYTES = 2, 1
-def progress(done, total):
-    print(done, flush=True)
-    if done >= 6:
-        import time; time.sleep(60)
-root = Path(sys.argv[1])
-prepare.prepare_listing(tests.listing(root), root.parent / "cache", tests.DEFAULTS, threads=1, progress=progress)
-"""
-
-
-def test_killed_in_the_middle(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = [sys.executable, "-c", KILLED, str(root), str(Path(__file__).parent)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        while process.stdout.readline().strip() != "6":
-            assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-    decoded = count_decodes(monkeypatch)
-    stored = prepared(root)
-    assert len(decoded) == 6 and len(np.unique(stored.images.reshape(12, -1), axis=0)) == 10
-
-
-def test_two_at_once_decode_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = count_decodes(monkeypatch)
-    results: list[Prepared] = []
-    threads = [threading.Thread(target=lambda: results.append(prepared(root))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(decoded) == 12 and len({result.folder for result in results}) == 1
-
-
-def test_a_damaged_cache_is_made_again(root: Path) -> None:
-    folder = prepared(root).folder
-    (folder / "index.npz").write_bytes(b"garbage")
-    assert prepared(root).folder == folder
-    assert len(load_prepared(folder, "copies").images) == 12
-
-
-@pytest.mark.parametrize("file", ["rows.npy", "images.npy"])
-@pytest.mark.parametrize("content", [b"", b"garbage"])
-def test_damaged_work_is_thrown_away(root: Path, file: str, content: bytes) -> None:
-    expected = prepared(root)
-    work = expected.folder.parent / f".{expected.folder.name}.partial"
-    with Partial(work if work.mkdir() is None else work, expected.images.shape):
-        pass
-    (work / file).write_bytes(content)
-    pixels = np.array(expected.images)
-    for path in expected.folder.iterdir():
-        path.unlink()
-    expected.folder.rmdir()
-    np.testing.assert_array_equal(prepared(root).images, pixels)
-
-
-def test_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", full)
-        with pytest.raises(DataError, match="cannot write to the cache .*No space left on device.*FERBENCH_CACHE"):
-            prepared(root)
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 10}))
-        with pytest.raises(DataError, match="No space left on device"):
-            prepared(root)
-    assert len(prepared(root).images) == 12
-
-
-def test_forgotten_attempts_are_swept(root: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    for name, age in (("old", 8), ("new", 6)):
-        work = cache / f".copies-{name}.partial"
-        work.mkdir(parents=True)
-        with Partial(work, (2, 16, 16, 1)):
-            pass
-        then = time.time() - age * 24 * 3600
-        os.utime(work / "rows.npy", (then, then))
-    with partial_work(cache / "copies-mine", "copies", (2, 16, 16, 1)):
-        pass
-    assert sorted(path.name for path in cache.glob(".copies-*.partial")) == [
-        ".copies-mine.partial",
-        ".copies-new.partial",
-    ]
 
 
 def test_an_image_listed_twice(root: Path) -> None:

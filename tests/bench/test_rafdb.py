@@ -17,7 +17,7 @@ from PIL import Image
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.names import RAFDB, RAFDB_COMPOUND
 from ferbench.bench.data.rafdb import scan_rafdb
-from ferbench.bench.data.rafdb_lists import parse_box, parse_list, parse_manual
+from ferbench.bench.data.rafdb_lists import check_against_folders, parse_box, parse_list, parse_manual
 from ferbench.bench.data.rafdb_rows import COUNTS
 from ferbench.bench.data.readers import open_dataset, prepare_dataset
 from ferbench.bench.data.splits import make_split
@@ -225,7 +225,7 @@ def test_a_broken_image_is_left_out_with_partial(ferbench: Command, fake_copy: F
 FOLDERS = {
     "nothing there": ([], "no RAF-DB in {root}: expected basic/EmoLabel/list_patition_label.txt"),
     "an archive": (["basic.zip"], "basic.zip must be unpacked first (ferbench unpacks nothing)"),
-    "parquet": (["train-0.parquet"], "is a parquet mirror of RAF-DB: not the authors' files"),
+    "parquet": (["data/train-0.parquet"], "is a parquet mirror of RAF-DB: not the authors' files"),
     "unknown class": (["train/1/a.jpg", "train/9/b.jpg", "test/1/c.jpg"], "folder '9' is no class of this data set"),
     "words and digits": (["train/1/a.jpg", "train/happy/b.jpg", "test/1/c.jpg"], "class folders with digits and with"),
     "one class twice": (["train/happy/a.jpg", "train/Joy/b.jpg", "test/sad/c.jpg"], "are both happiness"),
@@ -274,6 +274,18 @@ def test_any_text_is_a_list_or_refused(text: str) -> None:
             assert str(error).startswith("f") and "\n" not in str(error).split(": ", 1)[0]
         else:
             assert len(found) >= 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=60), st.lists(st.sampled_from(["a.jpg", "1", "7", "8", "", '"', "\n", ","]), max_size=12))
+def test_any_text_is_a_repacks_list_or_refused(text: str, cells: list[str]) -> None:
+    for content in (text, "image,label\n" + ",".join(cells)):
+        try:
+            found = check_against_folders(content, "f", {"a.jpg": 0})
+        except DataError as error:
+            assert str(error).startswith("f line ")
+        else:
+            assert len(found) <= 1
 
 
 @settings(max_examples=60, deadline=None)

@@ -20,10 +20,12 @@ from ferbench.bench import train as loop
 from ferbench.bench.interrupt import Interrupted
 from ferbench.bench.state import Run
 from ferbench.bench.train import train
+from ferbench.methods import baselines
 
 MakeRun = Callable[..., Run]
-METHODS = ("vanilla", "fixmatch", "remop", "adacm", "leaf", "pll_fer", "rc", "pico")
+METHODS = ("vanilla", "fixmatch", "remop", "adacm", "leaf", "pll_fer", "rc", "pico", "ssfer")
 STEPS = 15  # of the tiny run: three epochs of five
+QUICK = ("flexmatch", "comatch", "simmatch", "lion", "dash")  # baselines with a table, a queue, a bank, a scalar
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -161,6 +163,27 @@ def test_a_stop_request_saves_the_step_it_came_in(
         assert signal.getsignal(number) == before
     train(make_tiny_run(method), tmp_path / "run")
     assert_same(uninterrupted(method), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in (*baselines.LEARNERS, *baselines.ALONE, *baselines.PLUG_INS)
+    ],
+)
+def test_a_baseline_goes_on_with_all_it_remembers(
+    make_tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Tables, queues, banks, teachers and random numbers: stopped in the middle of the second of three epochs."""
+    short = {"steps_per_epoch": 3}
+    train(make_tiny_run(method, **short), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        at_call(5, lambda: os.kill(os.getpid(), signal.SIGTERM), loop, "_accumulate", patch.setattr)
+        with pytest.raises(Interrupted):
+            train(make_tiny_run(method, **short), tmp_path / "run")
+    train(make_tiny_run(method, **short), tmp_path / "run")
+    assert_same(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_stop_request_at_the_end_of_an_epoch(

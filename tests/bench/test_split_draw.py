@@ -136,6 +136,16 @@ def test_images_without_a_label_are_unlabelled_ones(make_faces: MakeFaces) -> No
     assert split.labelled.tolist() == faces.train[10:].tolist()
 
 
+def test_folds_hold_no_images_without_a_label(make_faces: MakeFaces) -> None:
+    faces = make_faces()
+    labels = faces.labels.copy()
+    labels[faces.train[:10]] = -1
+    faces = dataclasses.replace(faces, labels=labels)
+    splits = [make_split(faces, "kfold", FOLDED, seed) for seed in (1, 2, 3)]
+    assert sorted(np.concatenate([split.test for split in splits])) == faces.train[10:].tolist()
+    assert all(set(faces.train[:10]) <= set(split.unlabelled) for split in splits)
+
+
 def test_a_set_without_classes_has_nothing_to_draw_from(make_faces: MakeFaces) -> None:
     faces = dataclasses.replace(make_faces(), classes=())
     with pytest.raises(DataError, match="tiny has no labels to draw from: it can only serve as unlabelled images"):

@@ -149,7 +149,7 @@ def test_a_class_left_without_a_label_is_refused(make_faces: MakeFaces) -> None:
         ("total", {"labels": 2}, "leaves no label for joy, calm, anger"),
         ("adacm", {"labels": 100}, "it is a rule for 7 classes with fear among them, not for joy, calm, anger"),
         ("kfold", {"folds": 1, "fraction": 0.5}, "folds must be a whole number from 2, not 1"),
-        ("kfold", {"folds": 5, "fraction": 0.5, "fold": 6}, "fold 6 of 5 there is none; count from 1"),
+        ("kfold", {"folds": 5, "fraction": 0.5, "fold": 6}, "there is no fold 6 of 5; they count from 1"),
         ("kfold", {"folds": 55, "fraction": 0.5}, "54 training images are too few for 55 folds"),
         ("kfold", {"folds": 5, "fraction": 0.5, "own_folds": True}, "comes without folds of its own"),
         ("fraction", {"fraction": 1.5}, "fraction must be above 0 and at most 1, not 1.5"),

@@ -47,7 +47,9 @@ after = { method = "ssfer", options = { mix = "mixup", teacher = false }, recipe
 id = "third"
 label = "a third stage"
 method = "vanilla"
-after = { method = "vanilla", after = { method = "ssfer", options = { mix = "mixup", teacher = false }, recipe = "short" } }
+[tables.rows.after]
+method = "vanilla"
+after = { method = "ssfer", options = { mix = "mixup", teacher = false }, recipe = "short" }
 
 [[tables.columns]]
 id = "only"
@@ -221,7 +223,7 @@ def test_another_network_cannot_be_started_from(protocol: Protocol, workspace: W
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ('recipe = "short"', r'after.recipe: no .*shrt'),
+        ('recipe = "short"', r"after.recipe: no .*shrt"),
         ("mix", "unknown option 'mixx'"),
     ],
 )
@@ -238,4 +240,15 @@ def test_what_a_stage_may_name(tiny_protocol: Path, protocol: Protocol, change: 
             load_protocol(tiny_protocol)
 
 
-MakeRun = Callable[..., Run]
+def test_the_command_starts_after_a_finished_run(
+    ferbench: Callable[..., Any], tiny_arguments: list[str], tmp_path: Path
+) -> None:
+    first = ferbench("train", "ssfer", *tiny_arguments, "--option", "mix=mixup", "--option", "teacher=false")
+    assert first.code == 0, first.err
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    second = ferbench("train", "ssfer", *tiny_arguments, "--after", folder)
+    assert second.code == 0 and f"starting after {folder.name}" in second.out
+    (other,) = set((tmp_path / "results" / "runs").iterdir()) - {folder}
+    spec = records.read_json(other / "spec.json")
+    assert spec["after"] == {"hash": records.spec_hash(records.read_json(folder / "spec.json"))}
+    assert "no finished run to start after" in ferbench("train", "ssfer", *tiny_arguments, "--after", "no").error()

@@ -7,6 +7,7 @@ import gc
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,14 @@ def test_a_method_without_unlabelled_views_draws_no_unlabelled_images(
     assert "mask rate" not in (train(run, tmp_path), history(tmp_path)[0])[1]
     with pytest.raises(DataError, match="there are no unlabelled images to draw from"):
         train(make_tiny_run("fixmatch", split=("full", {}), epochs=1), tmp_path / "second")
+
+
+def test_a_method_with_unlabelled_views_is_refused_where_a_run_is_given_none(
+    make_tiny_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_tiny_run("fixmatch", epochs=1)
+    with pytest.raises(DataError, match="fixmatch needs unlabelled images"):
+        train(replace(run, spec={**run.spec, "unlabelled": "none"}), tmp_path)
 
 
 def test_validation_part_is_scored_and_chosen_by(make_tiny_run: MakeRun, tmp_path: Path) -> None:

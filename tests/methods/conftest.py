@@ -130,7 +130,7 @@ def table_method() -> Callable[..., Any]:
     ) -> Method:
         rows = None if centers is None else _rows(centers)
         width, classes = shape if rows is None else (rows.shape[1], rows.shape[0])  # type: ignore[misc]
-        method = build(name, Table(2, classes), option_values(name, variant, options))
+        method = build(name, Table(width, classes), option_values(name, variant, options))
         if rows is not None:
             assert isinstance(method, ReMoP)
             method.centers.data.copy_(rows)
@@ -148,7 +148,7 @@ def network() -> Callable[..., Network]:
 PLAIN = ("vanilla", "fixmatch")  # the learners that the baselines' plug-ins are tried on
 COMBINATIONS = [
     *((name, None) for name in METHODS if name not in PLUG_INS),
-    *((name, learner) for name in PLUG_INS for learner in LEARNERS if learner in PLAIN or name not in baselines.PLUG_INS),
+    *((name, learner) for name in PLUG_INS for learner in (PLAIN if name in baselines.PLUG_INS else LEARNERS)),
 ]
 
 
@@ -298,7 +298,7 @@ def slow() -> SimpleNamespace:
         log_p, target = np.log(softmax(logits)), np.asarray(target)
         if target.ndim == 1:
             return np.array([-row[label] for row, label in zip(log_p, target, strict=True)])
-        return np.array([-sum(q * value for q, value in zip(*pair, strict=True)) for pair in zip(target, log_p, strict=True)])
+        return np.array([-sum(target[i, c] * log_p[i, c] for c in range(target.shape[1])) for i in range(len(target))])
 
     return SimpleNamespace(softmax=softmax, cross_entropy=cross_entropy, random=np.random.default_rng(0))
 

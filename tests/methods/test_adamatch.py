@@ -59,7 +59,9 @@ def test_losses_over_steps(fraction: float, begun: Any, stepped: Any, slow: Any,
             "supervised": (slow.cross_entropy(known, labels) + slow.cross_entropy(known2, labels)).mean() / 2,
             "unsupervised": ramp * (slow.cross_entropy(strong, aligned.argmax(1)) * keep).mean(),
         }
-        assert {name: value.item() for name, value in result.losses.items()} == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        assert {name: value.item() for name, value in result.losses.items()} == pytest.approx(
+            expected, rel=1e-4, abs=1e-6
+        )
         assert reached(result.losses["supervised"], leaves) == {"labelled weak", "labelled strong"}
 
 
@@ -84,7 +86,9 @@ def test_the_labelled_pass_alone_leaves_no_trace(network: Any, random_batch: Any
     labelled, unlabelled, progress = random_batch(method)
     method.step(labelled, unlabelled, progress)
     assert model.norm.num_batches_tracked == 1
-    everything = torch.cat([labelled.views[v] for v in ("weak", "strong")] + [unlabelled.views[v] for v in ("weak", "strong")])
+    everything = torch.cat(
+        [labelled.views[v] for v in ("weak", "strong")] + [unlabelled.views[v] for v in ("weak", "strong")]
+    )
     with torch.no_grad():
         mean = model.conv(everything).mean(dim=(0, 2, 3))
     torch.testing.assert_close(model.norm.running_mean, 0.1 * mean)

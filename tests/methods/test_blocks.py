@@ -35,9 +35,7 @@ def test_alignment_by_a_running_mean() -> None:
     marginal.update(FIRST.mean(0))
     assert marginal.value.tolist() == near([0.55, 0.25, 0.2])
     aligned = align(FIRST, marginal.value, uniform(3))
-    assert aligned.flatten().tolist() == near(
-        [0.39088007, 0.42996714, 0.17915279, 0.28328669, 0.24929175, 0.46742156]
-    )
+    assert aligned.flatten().tolist() == near([0.39088007, 0.42996714, 0.17915279, 0.28328669, 0.24929175, 0.46742156])
     marginal.update(SECOND.mean(0))
     assert marginal.value.tolist() == near([0.51, 0.265, 0.225])
     aligned = align(SECOND, marginal.value, uniform(3))

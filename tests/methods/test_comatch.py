@@ -81,7 +81,11 @@ def test_comatch_over_steps(begun: Any, stepped: Any, slow: Any) -> None:
         feature = {view: rng.normal(size=(n, 2)) for view, n in (("x", 2), ("w", 3), ("s", 3), ("s2", 3))}
         logit = {view: rng.normal(0, 2, (n, 3)) for view, n in (("x", 2), ("w", 3), ("s", 3), ("s2", 3))}
         labels = rng.integers(0, 3, 2)
-        views = {"weak": (feature["w"], logit["w"]), "strong": (feature["s"], logit["s"]), "strong2": (feature["s2"], logit["s2"])}
+        views = {
+            "weak": (feature["w"], logit["w"]),
+            "strong": (feature["s"], logit["s"]),
+            "strong2": (feature["s2"], logit["s2"]),
+        }
         result, _ = stepped(method, labels, {"weak": (feature["x"], logit["x"])}, views)
         p = slow.softmax(logit["w"])
         window = [*window, p.mean(0)][-2:]
@@ -122,7 +126,10 @@ def gate_of(logits: Any) -> Any:
 
 ROWS = [[1, 0], [0.9486833, 0.31622777], [0, 1], [-0.98058068, 0.19611614]]
 ROW_LABELS = torch.tensor([0, 0, 1, 2])
-TEACHER_F, STUDENT_F = [[0.97854978, 0.20601048], [0.21693046, 0.97618706]], [[0.89442719, 0.4472136], [0.10468478, 0.99450545]]
+TEACHER_F, STUDENT_F = (
+    [[0.97854978, 0.20601048], [0.21693046, 0.97618706]],
+    [[0.89442719, 0.4472136], [0.10468478, 0.99450545]],
+)
 TEACHER_P = [[0.96, 0.03, 0.01], [0.3, 0.6, 0.1]]
 
 
@@ -133,7 +140,9 @@ def test_simmatch_worked_example() -> None:
     np.testing.assert_allclose(goal[0, :3], [0.46274051, 0.5372531, 6.3839867e-06], rtol=1e-4)
     np.testing.assert_allclose(goal[1], [0.00025078835, 0.0049160583, 0.99482543, 7.7212377e-06], rtol=1e-4)
     p = mixed(f32(TEACHER_P), near, ROW_LABELS, 0.9)
-    np.testing.assert_allclose(p, [[0.96397958, 0.027020425, 0.0090000003], [0.27102802, 0.63896737, 0.090004609]], rtol=1e-5)
+    np.testing.assert_allclose(
+        p, [[0.96397958, 0.027020425, 0.0090000003], [0.27102802, 0.63896737, 0.090004609]], rtol=1e-5
+    )
     seen = f32(STUDENT_F) @ f32(ROWS).T / 0.1
     assert -(goal * seen.log_softmax(1)).sum(1).mean().item() == pytest.approx(0.40241682, rel=1e-4)
 

@@ -28,7 +28,7 @@ def counted(table: Any, classes: int, warm_up: bool) -> Any:
 def test_worked_example(begun: Any, passes_of: Any) -> None:
     """Thresholds of this step come from the table before it; the table takes tau, not the class's threshold."""
     method = begun("flexmatch", 3, given=some_facts(8, range(8)))
-    method.table[:8] = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3], dtype=torch.int16)
+    method.table[:8] = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3], dtype=torch.int32)
     method.counts.copy_(torch.tensor([3, 2, 1, 2]))
     weak = [[0.97, 0.02, 0.01], [0.3, 0.45, 0.25], [0.02, 0.96, 0.02], [0.5, 0.3, 0.2]]
     strong = [[2, 0.5, -1], [0.2, 0.1, 0.3], [-0.5, 1.5, 0], [1, 0, -1]]

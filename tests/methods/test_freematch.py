@@ -71,7 +71,11 @@ def slow_fairness(strong: Any, keep: Any, p_bar: Any, h_bar: Any, softmax: Any) 
 @pytest.mark.parametrize("kept", [0, 1, 3, 20])
 @pytest.mark.parametrize("unused_class", [False, True])
 def test_eq11(kept: int, unused_class: bool, slow: Any) -> None:
-    strong, p_bar, h_bar = slow.random.normal(size=(20, 4)), slow.random.dirichlet([1] * 4), slow.random.dirichlet([1] * 4)
+    strong, p_bar, h_bar = (
+        slow.random.normal(size=(20, 4)),
+        slow.random.dirichlet([1] * 4),
+        slow.random.dirichlet([1] * 4),
+    )
     keep = np.arange(20) < kept
     if unused_class:
         h_bar[2] = 0.0

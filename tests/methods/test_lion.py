@@ -66,7 +66,9 @@ def test_losses(epoch: int, begun: Any, stepped: Any, slow: Any, reached: Any) -
     for i, row in enumerate(p):
         if not keep[i] and row.min() <= 0.01:
             table[i, row.argmin()] = 1
-    negative = [-sum(np.log(max(1 - x, 1e-5)) for x, d in zip(*rows, strict=True) if d) for rows in zip(p, table, strict=True)]
+    negative = [
+        -sum(np.log(max(1 - x, 1e-5)) for x, d in zip(*rows, strict=True) if d) for rows in zip(p, table, strict=True)
+    ]
     s = 1 / (1 + np.exp(-strong))
     gap = s.max(1, keepdims=True) - s
     bce = -(table * np.log(np.maximum(gap, 1e-12)) + (1 - table) * np.log(np.maximum(1 - gap, 1e-12)))
@@ -86,7 +88,9 @@ def test_losses(epoch: int, begun: Any, stepped: Any, slow: Any, reached: Any) -
 
 def test_no_uncertain_image_gives_zero(begun: Any, stepped: Any) -> None:
     sure = 30 * np.eye(4)
-    result, _ = stepped(begun("lion", 4, given=given()), [0], {"weak": sure[:1]}, {"weak": sure, "strong": sure}, epoch=0)
+    result, _ = stepped(
+        begun("lion", 4, given=given()), [0], {"weak": sure[:1]}, {"weak": sure, "strong": sure}, epoch=0
+    )
     assert result.losses["negative"] == 0 and result.losses["gap"] == 0
 
 
@@ -131,7 +135,7 @@ def test_settling(row: Any, weights: Any, label: int, begun: Any) -> None:
 
 
 def test_prototypes_take_what_fits(begun: Any, stepped: Any) -> None:
-    """Before epoch 10 labelled images predicted right, from then on those not ambiguous; and confident unlabelled ones."""
+    """Before epoch 10 labelled images predicted right, then those not ambiguous; and confident unlabelled ones."""
     labelled = ([[1.0, 0], [3, 0], [5, 0]], [[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0.2, 0, 0, 0.5]])
     labels, confident = [0, 0, 0], ([[7.0, 7]], [[0, 0, 9.0, 0]])
     for epoch, fits in ((1, [0]), (12, [0, 1, 2])):

@@ -48,7 +48,9 @@ def test_mixmatch(variant: Any, fraction: float, network: Any, random_batch: Any
     goal = mixed_targets.double().numpy()
     weight = 75 * min(64 * fraction, 1) if variant == "paper" else 100 * min(fraction / 0.4, 1)
     squared = ((slow.softmax(logits[5:]) - goal[5:]) ** 2).sum() / (14 * 4)
-    assert result.losses["supervised"].item() == pytest.approx(slow.cross_entropy(logits[:5], goal[:5]).mean(), rel=1e-4)
+    assert result.losses["supervised"].item() == pytest.approx(
+        slow.cross_entropy(logits[:5], goal[:5]).mean(), rel=1e-4
+    )
     assert result.losses["unsupervised"].item() == pytest.approx(weight * squared, rel=1e-3)
     assert result.pseudo.label.tolist() == q.argmax(1).tolist()
 

@@ -272,6 +272,18 @@ def test_pico_contrast_against_loops(pico: Any) -> None:
     assert method.own_key_contrast(query, key).tolist() == near(expected)
 
 
+def test_pico_contrast_is_float32_under_autocast(pico: Any) -> None:
+    method = pico(temperature=0.07)
+    query, key = (torch.nn.functional.normalize(torch.randn(5, 2), dim=1) for _ in range(2))
+    method.enqueue(key, torch.arange(5) % 4)
+    label = torch.arange(5) % 3
+    wanted = method.supervised_contrast(query, key, label), method.own_key_contrast(query, key)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = method.supervised_contrast(query, key, label), method.own_key_contrast(query, key)
+    for first, second in zip(wanted, ours, strict=True):
+        assert torch.equal(first, second)
+
+
 def test_pico_queue_is_a_ring(pico: Any) -> None:
     method = pico(queue=5)
     for start in (0, 3, 6):

@@ -21,7 +21,12 @@ def test_squared_error_of_the_second_view(
 ) -> None:
     """A Table's teacher is the Table, so all three compare the first view's probabilities with the second's."""
     rng = slow.random
-    known, first, second, labels = rng.normal(size=(4, 5)), rng.normal(0, 2, (6, 5)), rng.normal(0, 2, (6, 5)), [0, 4, 2, 1]
+    known, first, second, labels = (
+        rng.normal(size=(4, 5)),
+        rng.normal(0, 2, (6, 5)),
+        rng.normal(0, 2, (6, 5)),
+        [0, 4, 2, 1],
+    )
     method = begun(name, 5)
     result, leaves = stepped(
         method, labels, {"weak": known}, {"weak": first, "weak2": second}, fraction=fraction, epoch=0
@@ -96,7 +101,7 @@ class Linear(nn.Module):
 
 @pytest.mark.parametrize("epsilon_at", [0, 4, 32])
 def test_vat_perturbation_of_a_linear_model(epsilon_at: int) -> None:
-    """The gradient at xi d is xi W' (diag p - p p') W d to first order; its direction, at length epsilon S / epsilon_at."""
+    """The gradient at xi d is xi W' (diag p - p p') W d to first order; r has its direction, length epsilon S / at."""
     torch.manual_seed(0)
     weight, images = 0.1 * torch.randn(3, 48), torch.randn(5, 3, 4, 4)
     options = {"epsilon": 0.5, "xi": 1e-3, "epsilon_at": epsilon_at}

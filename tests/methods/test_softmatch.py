@@ -51,7 +51,12 @@ def test_over_steps(variant: Any, begun: Any, stepped: Any, slow: Any, reached: 
     n = 2.0 if variant == "usb" else 1.0
     mu, var, marginal = 1 / 3, 1.0, None
     for _ in range(4):
-        known, weak, strong, labels = rng.normal(0, 2, (2, 3)), rng.normal(0, 2, (6, 3)), rng.normal(size=(6, 3)), [0, 2]
+        known, weak, strong, labels = (
+            rng.normal(0, 2, (2, 3)),
+            rng.normal(0, 2, (6, 3)),
+            rng.normal(size=(6, 3)),
+            [0, 2],
+        )
         result, leaves = stepped(method, labels, {"weak": known}, {"weak": weak, "strong": strong})
         p = slow.softmax(weak)
         marginal = p.mean(0) if marginal is None else momentum * marginal + (1 - momentum) * p.mean(0)

@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ferbench.methods import Facts, Labelled, Prediction, Progress, StepResult, Unlabelled, build, facemix, option_values
+from ferbench.methods import (
+    Facts,
+    Labelled,
+    Prediction,
+    Progress,
+    StepResult,
+    Unlabelled,
+    build,
+    facemix,
+    option_values,
+)
 from ferbench.methods.ssfer import SSFER
 
 # Worked numbers: batch 4, K = 3, lambda = 0.3, pairs (0, 3) and (1, 2); made from the equations in float64 elsewhere.

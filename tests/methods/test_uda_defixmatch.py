@@ -68,7 +68,10 @@ def test_defixmatch(begun: Any, stepped: Any, slow: Any, reached: Any) -> None:
     known, known2, weak, strong = (rng.normal(0, 2, (n, 4)) for n in (8, 8, 6, 6))
     labels = rng.integers(0, 4, 8)
     result, leaves = stepped(
-        begun("defixmatch", 4, threshold=tau), labels, {"weak": known, "strong": known2}, {"weak": weak, "strong": strong}
+        begun("defixmatch", 4, threshold=tau),
+        labels,
+        {"weak": known, "strong": known2},
+        {"weak": weak, "strong": strong},
     )
 
     def term(weak: Any, strong: Any) -> float:

@@ -167,7 +167,8 @@ def paper() -> list[str]:
 
 
 HEADERS = {
-    "1": "Method\tBackbone\tRAF-DB\tFERPlus\tAffectNet7\tAffectNet8", "5": "Method\tRAF-DB\tFERPlus\tAffectNet-7", "6": "Method\tRAF\tFER\tAff-7\tAff-8",
+    "1": "Method\tBackbone\tRAF-DB\tFERPlus\tAffectNet7\tAffectNet8",
+    "5": "Method\tRAF-DB\tFERPlus\tAffectNet-7", "6": "Method\tRAF\tFER\tAff-7\tAff-8",
     "7": "Method\tRAF\tFER\tAff-7", "8": "Decoder\t$\\mathcal{L}_{uniform}$\tRe-conf\tRAF\tAff-7",
     "9": "$\\tau > 0$\t0.001\t0.005\t0.01",
 }  # fmt: skip

@@ -49,16 +49,24 @@ source = "s"
 metrics = ["overall"]
 seeds = [1]
 absent = [{ why = "none" }]
-rows = [
-    { id = "plain", label = "p", method = "vanilla" },
-    { id = "changed", label = "c", method = "vanilla", split_options = { fraction = 0.05 }, recipe_options = { backbone = "b", batch_size = 5 } },
-]
 columns = [
     { id = "one", label = "1", dataset = "faces", split = "clean", recipe = "short" },
     { id = "two", label = "2", dataset = "faces", split = "noisy", recipe = "long" },
     { id = "mean", label = "m", mean_of = ["one", "two"] },
     { id = "loss", label = "l", status = "published-only" },
 ]
+
+[[tables.rows]]
+id = "plain"
+label = "p"
+method = "vanilla"
+
+[[tables.rows]]
+id = "changed"
+label = "c"
+method = "vanilla"
+split_options = { fraction = 0.05 }
+recipe_options = { backbone = "b", batch_size = 5 }
 """
 
 
@@ -90,11 +98,23 @@ def test_columns_that_stand_for_others_have_nothing_to_run(tmp_path: Path) -> No
 
 
 WRONG = {
-    "split key of another kind": ("{ fraction = 0.05 }", "{ n1 = 5 }", "rows[changed].split_options: 'n1' does not belong"),
-    "split value": ("{ fraction = 0.05 }", "{ fraction = 2.0 }", "split_options.fraction: must be at most 1.0, got 2.0"),
+    "split key of another kind": (
+        "{ fraction = 0.05 }",
+        "{ n1 = 5 }",
+        "rows[changed].split_options: 'n1' does not belong",
+    ),
+    "split value": (
+        "{ fraction = 0.05 }",
+        "{ fraction = 2.0 }",
+        "split_options.fraction: must be at most 1.0, got 2.0",
+    ),
     "unknown split key": ("{ fraction = 0.05 }", "{ share = 1 }", "split_options: unknown key 'share'"),
     "recipe value": ("batch_size = 5 }", "batch_size = 0 }", "recipe_options.batch_size: must be at least 1, got 0"),
-    "unknown recipe key": ('{ backbone = "b"', '{ backbon = "b"', "recipe_options: unknown key 'backbon'; did you mean"),
+    "unknown recipe key": (
+        '{ backbone = "b"',
+        '{ backbon = "b"',
+        "recipe_options: unknown key 'backbon'; did you mean",
+    ),
     "mean of nothing": ('["one", "two"]', '["one", "tow"]', "columns[mean].mean_of: no 'tow'; did you mean 'two'?"),
     "mean of a mean": ('["one", "two"]', '["one", "mean"]', "columns[mean].mean_of: no 'mean'"),
     "unknown unit": ("epochs = 9", 'epoch_of = "pass"', "recipes.long.epoch_of: 'pass' is not known"),

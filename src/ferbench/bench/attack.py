@@ -31,7 +31,7 @@ LEAST_AGREEMENT = 0.99  # share of images that must be predicted as they were at
 
 @dataclass(frozen=True)
 class Attacked:
-    """A batch: clean images [B, 3, S, S], predicted classes [B], their maps [B, S, S], the sign of the loss's gradient."""
+    """A batch: clean images [B, 3, S, S], predicted classes [B], their maps [B, S, S], signs of the loss's gradient."""
 
     images: Tensor
     predicted: Tensor

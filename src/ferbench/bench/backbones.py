@@ -52,8 +52,15 @@ class Classifier(nn.Module):
         token, the cells of a ConvNet's last feature map."""
         last: Tensor = cast(Any, self.encoder).forward_features(images)
         if last.ndim == 4:
-            return last.flatten(2).transpose(1, 2)
-        return last[:, cast(Any, self.encoder).num_prefix_tokens :]
+            tokens = last.flatten(2).transpose(1, 2)
+        else:
+            tokens = last[:, cast(Any, self.encoder).num_prefix_tokens :]
+        if tokens.shape[2] != self.feature_width:
+            raise WeightsError(
+                f"the backbone's last map is {tokens.shape[2]} wide and its feature {self.feature_width}: "
+                "a method that reads tokens needs another backbone, such as resnet18 or a vit"
+            )
+        return tokens
 
 
 class Residual(nn.Module):
@@ -81,6 +88,7 @@ class SmallResNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, widths[0], 3, 2, 1, bias=False)
         self.bn = nn.BatchNorm2d(widths[0])
+        self.num_features = widths[-1]
         inputs = (widths[0], *widths)
         self.stages = nn.Sequential(
             *(Residual(inputs[i], width, 1 if i == 0 else 2) for i, width in enumerate(widths))
@@ -119,6 +127,7 @@ class WideResNet(nn.Module):
     def __init__(self, depth: int = 28, width: int = 2) -> None:
         super().__init__()
         blocks, widths = (depth - 4) // 6, (16, 16 * width, 32 * width, 64 * width)
+        self.num_features = widths[-1]
         self.stem = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
         layers: list[nn.Module] = []
         for stage in range(3):

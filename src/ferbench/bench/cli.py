@@ -33,6 +33,7 @@ from ferbench.bench.leaderboard import SELECTIONS, collect, render, write_csv
 from ferbench.bench.progress import Bar
 from ferbench.bench.reproduce import WORKER, Plan, claimed, default_jobs, execute, finished, make_plan, run_workers
 from ferbench.bench.runs import Workspace, describe, make_run, method_settings
+from ferbench.bench.stages import finished_start
 from ferbench.bench.train import TrainingError, train
 from ferbench.methods import MethodError, Variant
 from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol, protocol_names, select
@@ -52,7 +53,7 @@ Results = Annotated[Path, typer.Option(help="Folder of runs, leaderboard.csv and
 Roots = Annotated[list[str] | None, typer.Option("--root", help="DATASET=PATH, your copy of a data set; repeatable.")]
 Weights = Annotated[list[str] | None, typer.Option("--weights", help="NAME=FILE, pre-trained weights; repeatable.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
-VariantName = Annotated[str | None, typer.Option(help="paper or released, before the protocol's own choice.")]
+VariantName = Annotated[str | None, typer.Option(help="paper, released or usb, before the protocol's own choice.")]
 
 
 @app.command("list")
@@ -71,14 +72,15 @@ def prepare(
     root: Annotated[Path | None, typer.Option(help="Folder of your copy.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the reader, such as rule=majority.")] = None,
     partial: Annotated[bool, typer.Option(help="Accept a copy whose counts differ from the published ones.")] = False,
-    threads: Annotated[int, typer.Option(min=1, help="Images decoded at once.")] = 2,
+    threads: Annotated[int | None, typer.Option(min=1, help="Images decoded at once; default: one per core.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Read, verify and report on a data set, and decode it once into the cache."""
     with RichProgress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"decoding {dataset}", total=None)
         report = prepare_dataset(
-            dataset, _values(option), root=root, cache=cache_root(), partial=partial, threads=threads,
+            dataset, _values(option), root=root, cache=cache_root(), partial=partial,
+            threads=threads or os.cpu_count() or 1,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     print(json.dumps(report.json(), indent=1) if as_json else report.text())
@@ -125,6 +127,7 @@ def train_command(
     candidates: Annotated[str, typer.Option(help="KIND[:key=value,...] of candidate label sets.")] = "",
     recipe: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the recipe, such as epochs=5.")] = None,
     like: Annotated[str, typer.Option(help="PROTOCOL/RECIPE to start from, such as remop/ferplus.")] = "demo/synthetic",
+    after: Annotated[Path | None, typer.Option(help="Folder of a finished run: start from its final weights.")] = None,
     preset: str = "cpu",
     variant: VariantName = None,
     seed: int = 1,
@@ -157,7 +160,8 @@ def train_command(
         plain = {key: value for key, value in spec.items() if key != "candidates"}
         plain |= method_settings("vanilla", {}, "paper", settings)
         softmax = make_run(plain, settings, faces, drawn, test, None, workspace)
-    run = make_run(spec, settings, faces, drawn, test, None, workspace, softmax=softmax)
+    start = finished_start(after) if after else None
+    run = make_run(spec, settings, faces, drawn, test, None, workspace, start, softmax=softmax)
     folder = workspace.folder(run)
     with claimed(folder) as free:
         if not free:

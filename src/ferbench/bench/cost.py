@@ -53,6 +53,7 @@ def _count(module: nn.Module, predict: Callable[[Tensor], Any], image: Tensor) -
     def note(called: nn.Module, *_: Any) -> None:
         passed.update((id(parameter), parameter.numel()) for parameter in called.parameters())
 
+    module.requires_grad_(False)  # torch's counter follows gradients of what a module is called with
     hooks = [part.register_forward_hook(note) for part in module.modules()]
     try:
         with FlopCounterMode(display=False) as counter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.protocols import Recipe
+from ferbench.protocols import Recipe, Split
 
 
 def fitted(recipe: Recipe, labelled: int, unlabelled: int) -> Recipe:
@@ -22,3 +22,16 @@ def fitted(recipe: Recipe, labelled: int, unlabelled: int) -> Recipe:
     images = labelled if recipe.epoch_of == "labelled" else unlabelled
     batch = recipe.batch_size if recipe.epoch_of == "labelled" else recipe.batch_size * recipe.mu
     return replace(recipe, epochs=epochs, steps_per_epoch=max(1, images // batch))
+
+
+def planned(recipe: Recipe, split: Split, images: int) -> Recipe:
+    """`recipe` with about the length it will have on a data set of `images` training images, for estimates.
+
+    Unchanged where 0 images are said. A balanced split is taken to have eight classes, a long-tailed one half of them.
+    """
+    if not images:
+        return recipe
+    kept = images - images // split.folds if split.folds else images
+    labelled = split.labels or 8 * (split.per_class or 0) or round((split.fraction or 0.0) * kept)
+    labelled = labelled or (kept if split.kind == "full" else kept // 2)
+    return fitted(recipe, labelled, max(1, kept - labelled))

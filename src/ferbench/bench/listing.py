@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ferbench.bench.backbones import WeightsError, make_classifier
 from ferbench.bench.data.readers import READERS
 from ferbench.bench.leaderboard import COMPARABLE, implemented
+from ferbench.bench.length import planned
 from ferbench.bench.step_cost import step_cost
 from ferbench.methods import METHODS, PLUG_INS
 from ferbench.protocols import Cell, Recipe, cells, load_protocol, protocol_names
@@ -91,7 +92,7 @@ def table_hours(chosen: Sequence[Cell]) -> float:
     Raises WeightsError for a backbone that is not there.
     """
     hours = {
-        (cell.id, seed): gpu_hours(cell.recipe(COMPARABLE), bool(cell.unlabelled))
+        (cell.id, seed): gpu_hours(_long(cell, cell.recipe(COMPARABLE)), bool(cell.unlabelled))
         for cell in chosen for seed in cell.seeds
     }  # fmt: skip
     for cell in chosen:
@@ -99,10 +100,14 @@ def table_hours(chosen: Sequence[Cell]) -> float:
         while stage:
             recipe = stage.recipe or recipe
             unlabelled = cell.unlabelled if stage.unlabelled is None else stage.unlabelled
-            one = gpu_hours(cell.protocol.recipe(recipe, COMPARABLE), bool(unlabelled))
+            one = gpu_hours(_long(cell, cell.protocol.recipe(recipe, COMPARABLE)), bool(unlabelled))
             hours |= {(f"{cell.column.id}/{stage}", seed): one for seed in cell.seeds}  # once for rows that share it
             stage = stage.after
     return sum(hours.values())
+
+
+def _long(cell: Cell, recipe: Recipe) -> Recipe:
+    return planned(recipe, cell.split, cell.data(cell.dataset).images)
 
 
 def gpu_hours(recipe: Recipe, unlabelled: bool) -> float:

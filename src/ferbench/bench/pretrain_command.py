@@ -11,7 +11,8 @@ from ferbench.bench import processes, records
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.options import Value
 from ferbench.bench.masked.settings import Settings
-from ferbench.bench.pretrain import Pretraining, pretrain, resolve
+from ferbench.bench.masked.state import Pretraining, resolve
+from ferbench.bench.pretrain import pretrain
 from ferbench.bench.progress import Reporter
 from ferbench.bench.reproduce import claimed, finished
 from ferbench.bench.runs import Workspace, describe
@@ -38,9 +39,7 @@ def resolve_command(
                    released=released)  # fmt: skip
 
 
-def _opened(
-    name: str, options: Mapping[str, Value], workspace: Workspace
-) -> tuple[Mapping[str, Any], FaceSet]:
+def _opened(name: str, options: Mapping[str, Value], workspace: Workspace) -> tuple[Mapping[str, Any], FaceSet]:
     return describe(name, options), workspace.faces(name, options)
 
 

@@ -64,7 +64,7 @@ def make_plan(
     plan = Plan([], [])
     for cell in cells:
         if cell.published_only:
-            plan.left_out.append((cell, "published only"))
+            plan.left_out.append((cell, "the mean of other columns" if cell.column.mean_of else "published only"))
         elif not implemented(cell):
             plan.left_out.append((cell, f"not implemented yet: {cell.method}"))
         else:

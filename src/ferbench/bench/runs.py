@@ -23,9 +23,7 @@ from ferbench.bench.length import fitted
 from ferbench.bench.stages import Start, load_stage
 from ferbench.bench.state import Run
 from ferbench.methods import Variant, option_values
-from ferbench.protocols import REST, Cell, Recipe
-
-NONE = "none"  # no unlabelled images, where REST means those that the split leaves over
+from ferbench.protocols import NONE, REST, Cell, Recipe
 
 
 @dataclass

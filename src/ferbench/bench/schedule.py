@@ -2,8 +2,8 @@
 
     constant          lr
     cosine            from lr at the end of the warm-up to min_lr at the last step, changing at every step
-    cosine_per_epoch  min_lr + (lr - min_lr) (1 + cos(pi e / L)) / 2 in epoch e < L, then min_lr, with L = cosine_epochs,
-                      or all epochs where that is 0; e counts from 0, the warm-up's epochs among them (timm's
+    cosine_per_epoch  min_lr + (lr - min_lr) (1 + cos(pi e / L)) / 2 in epoch e < L, then min_lr; L is cosine_epochs, or
+                      all epochs where that is 0; e counts from 0, the warm-up's epochs among them (timm's
                       CosineLRScheduler with one cycle, as SSFER's released code steps it)
 
 The warm-up rises from warmup_lr to lr over warmup_epochs in equal steps (cosine_per_epoch: one step per epoch).

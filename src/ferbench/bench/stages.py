@@ -45,5 +45,6 @@ def load_stage(model: nn.Module, start: Start) -> str:
         model.load_state_dict(network)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{start.folder.name} cannot be started from: its network is another one: {reason}") from error
+        name = start.folder.name
+        raise WeightsError(f"{name} cannot be started from: its network is another one: {reason}") from error
     return f"starting after {start.folder.name}"

@@ -15,17 +15,17 @@ from ferbench.bench import records
 from ferbench.bench.backbones import make_classifier
 from ferbench.bench.data.augment import ViewRecipe
 from ferbench.bench.data.batches import Batches, ImageStore, Share, Store, Stream
-from ferbench.bench.data.view_boxes import known_boxes
-from ferbench.bench.data.faceset import FaceSet
+from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.normalisation import MEAN_STD
 from ferbench.bench.data.pool import Pool, PoolStore
 from ferbench.bench.data.splits import Split
+from ferbench.bench.data.view_boxes import known_boxes
 from ferbench.bench.ema import Averaged
 from ferbench.bench.layer_decay import split_by_layer
 from ferbench.bench.progress import Reporter
 from ferbench.bench.randomness import derive
 from ferbench.methods import Facts, Method, build
-from ferbench.protocols import Recipe
+from ferbench.protocols import NONE, Recipe
 
 
 @dataclass(frozen=True)
@@ -142,13 +142,18 @@ def make_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def make_batches(run: Run, method: Method, device: torch.device, share: Share) -> Batches:
-    """The run's labelled and unlabelled streams; no unlabelled one for a method that takes no such view."""
+    """The run's labelled and unlabelled streams; no unlabelled one for a method that takes no such view.
+
+    Raises DataError for a method that needs unlabelled images where there are none.
+    """
     recipe = run.recipe
     store = ImageStore(run.faces, device)
     other = _unlabelled_store(run, device, store)
     pool = run.unlabelled_faces.train if run.unlabelled_faces else run.split.unlabelled
     unlabelled = None
     if method.views.unlabelled:
+        if run.spec.get("unlabelled") == NONE:
+            raise DataError(f"{run.method} needs unlabelled images, and this run is given none; name a source for them")
         unlabelled = Stream(pool, recipe.mu * recipe.batch_size, run.seed, "unlabelled")
     return Batches(
         store, Stream(run.split.labelled, recipe.batch_size, run.seed, "labelled"), unlabelled, method.views,

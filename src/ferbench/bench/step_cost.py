@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ferbench.methods import (
-    LEARNERS,
     PLUG_INS,
     Facts,
     Labelled,
+    Method,
     Prediction,
     Progress,
+    StepResult,
     Unlabelled,
     Variant,
     build,
     option_values,
 )
 
-B, U, CLASSES, SIDE, WIDTH = 8, 200, 7, 8, 64
+B, U, CLASSES, SIDE = 8, 200, 7, 2
 
 
 class StepCost(NamedTuple):
@@ -53,16 +55,16 @@ class _Tally:
         return self
 
 
-class _Counted(nn.Module):
+class Trivial(nn.Module):
     """The smallest model a method can train, which counts its images."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.feature_width, self.num_classes = WIDTH, CLASSES
+        self.feature_width, self.num_classes = width, CLASSES
         self.tally = _Tally()
-        self.encoder = nn.Linear(3, WIDTH)
+        self.encoder = nn.Linear(3, width)
         self.dropout: nn.Module = nn.Identity()
-        self.head: nn.Module = nn.Linear(WIDTH, CLASSES)
+        self.head: nn.Module = nn.Linear(width, CLASSES)
 
     def tokens(self, images: Tensor) -> Tensor:
         self.tally.images[torch.is_grad_enabled()] += len(images)
@@ -75,25 +77,42 @@ class _Counted(nn.Module):
         return Prediction(encoded, features, self.head(features))
 
 
+class Example(NamedTuple):
+    """A method around a trivial model, begun, with one batch."""
+
+    method: Method
+    labelled: Labelled
+    unlabelled: Unlabelled | None
+
+    def step(self) -> StepResult:
+        """One step, with what follows it."""
+        result = self.method.step(self.labelled, self.unlabelled, Progress(torch.tensor(0.5), 1))
+        self.method.after_step(self.labelled, self.unlabelled)
+        return result
+
+
+def example(model: Trivial, name: str, variant: Variant, b: int, u: int, images: int, known: int) -> Example:
+    """Random batches of b and u out of `images`, of which the first `known` are labelled."""
+    learner = {"learner": "fixmatch"} if name in PLUG_INS else {}
+    method = build(name, model, option_values(name, variant, learner)).train()
+    labels = torch.arange(known) % CLASSES
+    candidates = torch.ones(images, CLASSES, dtype=torch.bool)
+    method.begin(Facts(images, torch.arange(known), labels, torch.arange(images), 1, 1, candidates))
+
+    def views(names: Iterable[str], count: int) -> dict[str, Tensor]:
+        return {view: torch.rand(count, 3, SIDE, SIDE) for view in names}
+
+    chosen = torch.randperm(known)[:b]
+    labelled = Labelled(views(method.views.labelled, b), labels[chosen], chosen)
+    wanted = method.views.unlabelled
+    return Example(method, labelled, Unlabelled(views(wanted, u), torch.randperm(images)[:u]) if wanted else None)
+
+
 @cache
 def step_cost(name: str, variant: Variant = "paper") -> StepCost:
-    """Of one step of a method, or of a plug-in on its usual learner, second passes after the step included."""
-    learner = {"learner": "fixmatch"} if name in PLUG_INS and "fixmatch" in LEARNERS else {}
-    model = _Counted()
-    labels = torch.arange(B) % CLASSES
-    candidates = torch.ones(U, CLASSES, dtype=torch.bool)
+    """Of one step of a method, or of a plug-in on FixMatch, second passes after the step included."""
+    model = Trivial()
     with torch.random.fork_rng(devices=()):
-        method = build(name, model, option_values(name, variant, learner)).train()
-        method.begin(Facts(U, torch.arange(B), labels, torch.arange(U), 1, 1, candidates))
-
-        def views(names: Any, count: int) -> dict[str, Tensor]:
-            return {view: torch.rand(count, 3, SIDE, SIDE) for view in names}
-
-        labelled = Labelled(views(method.views.labelled, B), labels, torch.arange(B))
-        unlabelled = None
-        if method.views.unlabelled:
-            unlabelled = Unlabelled(views(method.views.unlabelled, U), torch.arange(U))
-        method.step(labelled, unlabelled, Progress(torch.tensor(0.5), 1))
-        method.after_step(labelled, unlabelled)
+        example(model, name, variant, B, U, images=U, known=B).step()
     gradient, plain = (divmod(model.tally.images[mode], U) for mode in (True, False))
     return StepCost((gradient[1] // B, gradient[0]), (plain[1] // B, plain[0]))

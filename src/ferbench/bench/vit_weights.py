@@ -1,11 +1,11 @@
-"""Weights of vision transformers from other codes: what pre-training leaves beside the encoder, and other input sizes."""
+"""Weights of vision transformers from other codes: without their pre-training's decoder, and at another input size."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 DECODER = ("decoder_", "decoder.", "mask_token")  # a masked autoencoder's other half

@@ -3,10 +3,10 @@
 Paper: Lee, Shin, Kim, "ABC: Auxiliary Balanced Classifier for Class-imbalanced Semi-supervised Learning", NeurIPS 2021,
 Eqs. 1-5. Code: LeeHyuck/ABC.
 
-A second linear head on the shared feature. A labelled image of class c takes part with probability r_c = N_min / N_c; an
-unlabelled one where the head's own confidence reaches tau, with probability 1 - t (1 - r_c) for the head's prediction c,
-t the fraction of training: first all, in the end as for labelled images. Its gradient reaches the encoder. The test is by
-this head.
+A second linear head on the shared feature. A labelled image of class c takes part with probability r_c = N_min / N_c;
+an unlabelled one where the head's own confidence reaches tau, with probability 1 - t (1 - r_c) for the head's
+prediction c, t the fraction of training: first all, in the end as for labelled images. Its gradient reaches the
+encoder. The test is by this head.
 
 1. The strong views are taught the head's probabilities (`target="soft"`), both of two views (`strong_views`), which the
    learner's own loss takes the mean of; `usb`: its argmax, one view.
@@ -36,6 +36,7 @@ from ferbench.methods.base import (
     Unlabelled,
 )
 from ferbench.methods.consistency import cross_entropy
+from ferbench.methods.limits import not_negative, share
 from ferbench.methods.reduce import Reduction, reduce
 from ferbench.methods.statistics import class_counts
 from ferbench.methods.targets import gated
@@ -50,6 +51,10 @@ class ABCOptions:
     target: Literal["soft", "hard"] = "soft"
     strong_views: Literal[1, 2] = 2
     reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        not_negative(self, "auxiliary_weight")
+        share(self, "auxiliary_threshold")
 
 
 class ABC(PlugIn):

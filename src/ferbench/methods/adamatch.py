@@ -5,12 +5,12 @@ Sec. 3. Code: google-research/adamatch.
 
 Labelled logits are interpolated at random between a pass over labelled images alone, whose batch statistics leave no
 trace, and a pass over everything. The weak unlabelled probabilities are aligned: multiplied by the running mean of the
-labelled ones, divided by that of the unlabelled ones. An image is kept where its aligned confidence reaches
-tau * mean confidence of the labelled weak views. Labelled loss: the mean over weak and strong view; unlabelled: weighted by
-mu(t) = 1/2 - cos(min(pi, 2 pi t / T)) / 2.
+labelled ones, divided by that of the unlabelled ones. An image is kept where its aligned confidence reaches tau * mean
+confidence of the labelled weak views. Labelled loss: the mean over weak and strong view; unlabelled: weighted by mu(t)
+= 1/2 - cos(min(pi, 2 pi t / T)) / 2.
 
-1. Running mean of the unlabelled predictions (`window`): the last 128 batches, starting uniform, as in the authors' code.
-   USB has an exponential one that starts with the first batch (`window=0`).
+1. Running mean of the unlabelled predictions (`window`): the last 128 batches, starting uniform, as in the authors'
+   code. USB has an exponential one that starts with the first batch (`window=0`).
 2. `usb`: tau 0.95, no interpolation, no labelled strong view, no ramp, the mean of 1., one pass over all views.
 With several processes the relative threshold is the whole batch's.
 
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ferbench.methods.base import Labelled, Model, Passes, Prediction, PseudoLabels, Unlabelled, Views
 from ferbench.methods.consistency import Consistency, Joint, cross_entropy
+from ferbench.methods.limits import not_negative, share
 from ferbench.methods.modes import kept_statistics
 from ferbench.methods.reduce import Reduction, batch_mean, reduce
 from ferbench.methods.schedules import half_cosine
@@ -51,6 +52,10 @@ class AdaMatchOptions:
     labelled_strong: bool = True
     reduction: Reduction = "mean"
     joint: Joint = "all"
+
+    def __post_init__(self) -> None:
+        not_negative(self, "window", "unlabelled_weight")
+        share(self, "threshold", "momentum", "ramp")
 
 
 class AdaMatch(Consistency):

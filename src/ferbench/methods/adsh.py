@@ -3,10 +3,11 @@
 Paper: Guo & Li, "Class-Imbalanced Semi-Supervised Learning with Adaptive Thresholding", ICML 2022, Eqs. 6-9. Code:
 guolz-ml/Class-Imbalanced-SSL.
 
-Weak probabilities are divided by scores s_c; the label is the argmax of the quotient, kept where that is at least 1. After
-each epoch from the second on, the student (in evaluation mode, on weak views of all unlabelled images) sets them: rho is
-the share of the images predicted as the head class with confidence >= tau, s_head = tau, and s_c = min(tau, the confidence
-at position rho of the images predicted as c, sorted downwards). A class never predicted keeps its score.
+Weak probabilities are divided by scores s_c; the label is the argmax of the quotient, kept where that is at least 1.
+After each epoch from the second on, the student (in evaluation mode, on weak views of all unlabelled images) sets
+them: rho is the share of the images predicted as the head class with confidence >= tau, s_head = tau, and s_c =
+min(tau, the confidence at position rho of the images predicted as c, sorted downwards). A class never predicted keeps
+its score.
 
 1. The head class is the most frequent labelled one; the code has class 0.
 2. rho is 1, the loosest threshold, where no image of the head class reaches tau, as in the code.
@@ -35,6 +36,7 @@ from ferbench.methods.base import (
     StepResult,
     Unlabelled,
 )
+from ferbench.methods.limits import above_zero, share
 from ferbench.methods.statistics import class_counts
 from ferbench.methods.targets import probabilities
 
@@ -44,6 +46,10 @@ class AdshOptions:
     """threshold: tau, the head class's score (the learner's of that name takes the same value)."""
 
     threshold: float = 0.95
+
+    def __post_init__(self) -> None:
+        above_zero(self, "threshold")
+        share(self, "threshold")
 
 
 class Adsh(PlugIn):
@@ -79,7 +85,9 @@ class Adsh(PlugIn):
         super().end_epoch(progress, ask)
         if progress.epoch >= 1 and self.views.unlabelled:
             scores = ask("unlabelled", model="student", view="weak").scores
-            self.scores.copy_(adaptive_scores(scores.float().cpu(), self.scores.cpu(), int(self.head), self.options.threshold))
+            self.scores.copy_(
+                adaptive_scores(scores.float().cpu(), self.scores.cpu(), int(self.head), self.options.threshold)
+            )
 
     def not_averaged(self) -> frozenset[str]:
         return super().not_averaged() | {"scores", "head"}

@@ -86,8 +86,8 @@ class Progress(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Weighted loss terms by name (0-d each; the loop adds them up); the pseudo-labels and other figures (0-d each, their
-    mean over the epoch is what counts) are only logged."""
+    """Weighted loss terms by name (0-d each; the loop adds them up); the pseudo-labels and other figures (0-d each, as
+    their mean over the epoch) are only logged."""
 
     losses: dict[str, Tensor]
     pseudo: PseudoLabels | None = None

@@ -3,14 +3,15 @@
 Paper: Yang et al., "Class-Aware Contrastive Semi-Supervised Learning", CVPR 2022, Eqs. 4-9. Code:
 TencentYoutuResearch/Classification-SemiCLS.
 
-Beside FixMatch's loss on the first strong view, the embeddings of both strong views of all unlabelled images, confident or
-not, are contrasted: the weight of a pair is m_i m_j where both have the same pseudo-label (m the largest weak probability),
-0 elsewhere; each anchor's weights are normalised.
+Beside FixMatch's loss on the first strong view, the embeddings of both strong views of all unlabelled images,
+confident or not, are contrasted: the weight of a pair is m_i m_j where both have the same pseudo-label (m the largest
+weak probability), 0 elsewhere; each anchor's weights are normalised.
 
-1. Weight of an image's own other view (`own_view`): 1 (the code as it stands now), or m_i^2 as any pair (the paper's runs).
+1. Weight of an image's own other view (`own_view`): 1 (the code as it stands now), or m_i^2 as any pair (the paper's
+   runs).
 2. The second view is a SimCLR augmentation there (crop, colour, grey), RandAugment here as the first.
-3. `push`: anchors less confident than this take no part (0.9 in the paper's in-the-wild runs, else 0); their loss counts
-   as 0 in the mean.
+3. `push`: anchors less confident than this take no part (0.9 in the paper's in-the-wild runs, else 0); their loss
+   counts as 0 in the mean.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 from ferbench.methods.base import Labelled, Model, Progress, StepResult, Unlabelled, Views
 from ferbench.methods.consistency import Joint, cross_entropy, forward
 from ferbench.methods.heads import Projection
+from ferbench.methods.limits import above_zero, not_negative, share
 from ferbench.methods.reduce import Reduction, gather_rows, reduce, whole_batch
 from ferbench.methods.single import Single
 from ferbench.methods.targets import gated, normalise, probabilities
@@ -42,6 +44,11 @@ class CCSSLOptions:
     width: int = 64
     reduction: Reduction = "mean"
     joint: Joint = False
+
+    def __post_init__(self) -> None:
+        above_zero(self, "temperature", "width")
+        not_negative(self, "unlabelled_weight", "contrast_weight")
+        share(self, "threshold", "push")
 
 
 class CCSSL(Single):

@@ -1,13 +1,13 @@
 """CoMatch: pseudo-labels smoothed over a memory of similar images shape a graph that the embeddings should follow.
 
-Paper: Li, Xiong, Hoi, "CoMatch: Semi-supervised Learning with Contrastive Graph Regularization", ICCV 2021, Eqs. 3-11. Code:
-salesforce/CoMatch.
+Paper: Li, Xiong, Hoi, "CoMatch: Semi-supervised Learning with Contrastive Graph Regularization", ICCV 2021, Eqs. 3-11.
+Code: salesforce/CoMatch.
 
 Weak probabilities are aligned to the uniform distribution by the mean of the last batches, then mixed with those of a
-queue of earlier images, weighted by softmax(f f_k / t) (Eq. 5): target q. The strong view is taught q where max q >= tau.
-Two strong views are contrasted: the target graph is q_i q_j, 1 on the diagonal, 0 below kappa, rows normalised (Eq. 8);
-the loss is its cross-entropy with softmax(z_i z_j / t) (Eqs. 9-10). The queue takes weak embeddings with unsmoothed
-probabilities, and labelled ones with their labels.
+queue of earlier images, weighted by softmax(f f_k / t) (Eq. 5): target q. The strong view is taught q where max q >=
+tau. Two strong views are contrasted: the target graph is q_i q_j, 1 on the diagonal, 0 below kappa, rows normalised
+(Eq. 8); the loss is its cross-entropy with softmax(z_i z_j / t) (Eqs. 9-10). The queue takes weak embeddings with
+unsmoothed probabilities, and labelled ones with their labels.
 
 1. Smoothing starts when the queue is full (the authors' code: after 5 steps, which fill it there). USB waits for the
    second epoch as well (`from_epoch`).
@@ -30,6 +30,7 @@ from torch import Tensor
 from ferbench.methods.base import Labelled, Model, Passes, Progress, StepResult, Unlabelled, Views
 from ferbench.methods.consistency import Joint, cross_entropy, forward
 from ferbench.methods.heads import Projection
+from ferbench.methods.limits import above_zero, not_negative, share
 from ferbench.methods.memory import RingQueue
 from ferbench.methods.mixer import one_hot
 from ferbench.methods.reduce import Reduction, batch_mean, reduce, whole_batch
@@ -55,6 +56,11 @@ class CoMatchOptions:
     from_epoch: int = 0
     reduction: Reduction = "mean"
     joint: Joint = "all"
+
+    def __post_init__(self) -> None:
+        above_zero(self, "temperature", "queue", "window", "width", "projections")
+        not_negative(self, "unlabelled_weight", "contrast_weight")
+        share(self, "alpha", "threshold", "edge")
 
 
 class CoMatch(Single):

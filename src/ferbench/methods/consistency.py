@@ -85,7 +85,9 @@ class Consistency(Learner):
 
     def unsupervised(self, passes: Passes, target: Tensor, weight: Tensor) -> Tensor:
         """Weighted cross-entropy of the strong view (their mean if several): target [U] or [U, K], weight [U]."""
-        per_view = [reduce(cross_entropy(view.logits, target) * weight, self.options.reduction) for view in passes.strong]
+        per_view = [
+            reduce(cross_entropy(view.logits, target) * weight, self.options.reduction) for view in passes.strong
+        ]
         return float(self.options.unlabelled_weight) * (sum(per_view[1:], per_view[0]) / len(per_view))
 
     def not_averaged(self) -> frozenset[str]:
@@ -135,7 +137,7 @@ def together(model: nn.Module, views: list[Tensor]) -> list[Prediction]:
     """One pass over all views, cut apart again."""
     sizes = [len(view) for view in views]
     whole: Prediction = model(torch.cat(views))
-    return [Prediction(*cut) for cut in zip(*(part.split(sizes) for part in whole), strict=True)]
+    return [Prediction(*cut) for cut in zip(*(torch.split(part, sizes) for part in whole), strict=True)]
 
 
 def _detached(prediction: Prediction) -> Prediction:

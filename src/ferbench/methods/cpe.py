@@ -1,18 +1,18 @@
 """CPE: three experts that assume different class distributions, on three batch normalisations of one feature map.
 
-Paper: Ma, Elezi, Deng, Dong, Xu, "Three Heads Are Better Than One: Complementary Experts for Long-Tailed Semi-supervised
-Learning", AAAI 2024, Eqs. 3-9. Code: machengcheng2016/CPE-LTSSL.
+Paper: Ma, Elezi, Deng, Dong, Xu, "Three Heads Are Better Than One: Complementary Experts for Long-Tailed
+Semi-supervised Learning", AAAI 2024, Eqs. 3-9. Code: machengcheng2016/CPE-LTSSL.
 
-The encoder's last map goes through three batch normalisations H, M, T and is pooled; expert j classifies each, z_jb, and its
-logits are the mean over b. Labelled: sum over experts of the cross-entropy of z_j + tau_j log prior, tau = 0, 2, 4.
-Unlabelled: each expert's confident predictions are taught to its strong logits of branch H, of M where the class is not
-among the `medium_cut` most frequent, of T where it is not among the `tail_cut` most frequent; the mean is over the pairs
-of image and branch that are kept. The test is by the second expert.
+The encoder's last map goes through three batch normalisations H, M, T and is pooled; expert j classifies each, z_jb,
+and its logits are the mean over b. Labelled: sum over experts of the cross-entropy of z_j + tau_j log prior, tau = 0,
+2, 4. Unlabelled: each expert's confident predictions are taught to its strong logits of branch H, of M where the class
+is not among the `medium_cut` most frequent, of T where it is not among the `tail_cut` most frequent; the mean is over
+the pairs of image and branch that are kept. The test is by the second expert.
 
 1. Cuts: 2 and 4 of 10 classes in the paper; ours for K classes are K / 5 and 2 K / 5, rounded, at least 1 and 2.
 2. Classes need no order by frequency here: the labelled counts give it.
-3. It needs the encoder's map, so it is a method of its own on FixMatch's views and takes no other learner; one pass over
-   all views, as in the code, whose separate passes do not run. A recipe's `normalise_features` does not reach it.
+3. It needs the encoder's map, so it is a method of its own on FixMatch's views and takes no other learner; one pass
+   over all views, as in the code, whose separate passes do not run. A recipe's `normalise_features` does not reach it.
 
 State: 4 K numbers beside the heads.
 """
@@ -25,8 +25,19 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ferbench.methods.base import Facts, Labelled, Model, Progress, PseudoLabels, StepResult, TokenModel, Unlabelled, Views
+from ferbench.methods.base import (
+    Facts,
+    Labelled,
+    Model,
+    Progress,
+    PseudoLabels,
+    StepResult,
+    TokenModel,
+    Unlabelled,
+    Views,
+)
 from ferbench.methods.consistency import cross_entropy
+from ferbench.methods.limits import not_negative, share
 from ferbench.methods.reduce import kept_count
 from ferbench.methods.single import Single
 from ferbench.methods.statistics import class_counts
@@ -44,6 +55,10 @@ class CPEOptions:
     unlabelled_weight: float = 1.0
     medium_cut: int | None = None
     tail_cut: int | None = None
+
+    def __post_init__(self) -> None:
+        not_negative(self, "unlabelled_weight")
+        share(self, "threshold")
 
 
 class CPE(Single):
@@ -91,7 +106,7 @@ class CPE(Single):
         assert unlabelled is not None, "cpe needs unlabelled images"
         images, weak, strong = labelled.views["weak"], unlabelled.views["weak"], unlabelled.views["strong"]
         sizes = [len(images), len(weak), len(strong)]
-        known, target, taught = self.logits(torch.cat([images, weak, strong])).split(sizes, dim=2)
+        known, target, taught = torch.split(self.logits(torch.cat([images, weak, strong])), sizes, dim=2)
         pseudo = [gated(z.mean(dim=0).detach().softmax(dim=1), self.options.threshold) for z in target]
         terms = [self.unsupervised(z, labels) for z, labels in zip(taught, pseudo, strict=True)]
         losses = {

@@ -1,13 +1,14 @@
 """Dash: an unlabelled image is kept while the loss of its own weak prediction is below a falling threshold.
 
-Paper: Xu et al., "Dash: Semi-Supervised Learning with Dynamic Thresholding", ICML 2021, Algorithm 1; no code was released,
-TorchSSL and USB hold reimplementations.
+Paper: Xu et al., "Dash: Semi-Supervised Learning with Dynamic Thresholding", ICML 2021, Algorithm 1; no code was
+released, TorchSSL and USB hold reimplementations.
 
-After a supervised warm-up rho is the mean labelled loss. The threshold is rho_k = max(C gamma^-k rho, rho_min). The target
-is the weak probabilities sharpened by T while rho_k > rho_min, their argmax from then on; an image is kept where the
-cross-entropy of its weak logits and that target is at most rho_k. The strong view is taught the target.
+After a supervised warm-up rho is the mean labelled loss. The threshold is rho_k = max(C gamma^-k rho, rho_min). The
+target is the weak probabilities sharpened by T while rho_k > rho_min, their argmax from then on; an image is kept
+where the cross-entropy of its weak logits and that target is at most rho_k. The strong view is taught the target.
 
-1. Warm-up (`warm_up`): whole epochs here (2048 of 2^20 steps in the reimplementations), since rho is taken between epochs.
+1. Warm-up (`warm_up`): whole epochs here (2048 of 2^20 steps in the reimplementations), since rho is taken between
+   epochs.
 2. rho is the mean loss of the labelled images without augmentation; USB takes it on its evaluation set, the test set,
    and no variant here does.
 3. k counts fractions of training (`decay_every`, 10 of 1024 epochs in USB): the threshold reaches its floor at the same
@@ -29,6 +30,7 @@ from torch.nn import functional as F
 
 from ferbench.methods.base import Ask, Model, Passes, Progress, PseudoLabels
 from ferbench.methods.consistency import Consistency, ConsistencyOptions, cross_entropy
+from ferbench.methods.limits import above_zero, not_negative
 from ferbench.methods.targets import hardened, probabilities
 
 
@@ -42,6 +44,10 @@ class DashOptions(ConsistencyOptions):
     temperature: float = 0.5
     warm_up: int = 1
     decay_every: float = 10 / 1024
+
+    def __post_init__(self) -> None:
+        above_zero(self, "factor", "gamma", "temperature", "warm_up", "decay_every")
+        not_negative(self, "rho_min", "unlabelled_weight")
 
 
 class Dash(Consistency):

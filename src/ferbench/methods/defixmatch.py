@@ -3,9 +3,9 @@
 Paper: Schmutz, Humbert, Mattei, "Don't fear the unlabelled: safe semi-supervised learning via debiasing", ICLR 2023,
 Eq. 6. Code: HugoSchmutz/DeFixmatch; USB.
 
-L = (CE(weak) + CE(strong)) / 2 on the labelled images + lambda (A(unlabelled) - A(labelled)), where A is FixMatch's term:
-the confident prediction on the weak view taught to the strong one, the labelled images' true labels unused. The loss can
-be negative.
+L = (CE(weak) + CE(strong)) / 2 on the labelled images + lambda (A(unlabelled) - A(labelled)), where A is FixMatch's
+term: the confident prediction on the weak view taught to the strong one, the labelled images' true labels unused. The
+loss can be negative.
 
 1. `usb`: one pass over all views.
 """
@@ -21,6 +21,7 @@ from torch import Tensor
 from ferbench.kernels import pseudo_label
 from ferbench.methods.base import Passes, PseudoLabels, Views
 from ferbench.methods.consistency import Consistency, ConsistencyOptions, cross_entropy
+from ferbench.methods.limits import not_negative, share
 from ferbench.methods.reduce import reduce
 
 
@@ -30,6 +31,10 @@ class DeFixMatchOptions(ConsistencyOptions):
 
     unlabelled_weight: float = 0.5
     threshold: float = 0.95
+
+    def __post_init__(self) -> None:
+        not_negative(self, "unlabelled_weight")
+        share(self, "threshold")
 
 
 class DeFixMatch(Consistency):

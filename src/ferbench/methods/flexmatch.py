@@ -4,9 +4,9 @@ Paper: Zhang et al., "FlexMatch: Boosting Semi-Supervised Learning with Curricul
 Eqs. 5-11. Code: TorchSSL, and the same in USB.
 
 A table holds for each unlabelled image the class of its last confident prediction (confidence >= tau, whatever the
-class's own threshold). sigma_c counts the images of class c (Eq. 5), beta_c = sigma_c / max(max_c sigma_c, images never
-confident) (Eqs. 6 and 11, the warm-up), tau_c = tau * beta_c / (2 - beta_c) (Eqs. 7 and 10). All beta start at 0: at first
-every image is kept.
+class's own threshold). sigma_c counts the images of class c (Eq. 5), beta_c = sigma_c / max(max_c sigma_c, images
+never confident) (Eqs. 6 and 11, the warm-up), tau_c = tau * beta_c / (2 - beta_c) (Eqs. 7 and 10). All beta start at
+0: at first every image is kept.
 
 1. The thresholds of a step are those before its own predictions enter the table (code; the paper does not say).
 2. The counts are kept up to date, not counted anew: a step costs the same for any number of images. Where an image
@@ -15,7 +15,7 @@ every image is kept.
 4. The unlabelled pool is what the split gives; the toolboxes' default puts the labelled images into it as well.
 5. `usb`: one pass over all views.
 
-State: 2 bytes per image of the data set, K + 1 counts, K thresholds.
+State: 4 bytes per image of the data set, K + 1 counts, K thresholds.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ferbench.methods.base import Facts, Model, Passes
 from ferbench.methods.consistency import Consistency, ConsistencyOptions
+from ferbench.methods.limits import not_negative, share
 from ferbench.methods.reduce import whole_batch
 
 
@@ -39,13 +40,17 @@ class FlexMatchOptions(ConsistencyOptions):
     threshold: float = 0.95
     warm_up: bool = True
 
+    def __post_init__(self) -> None:
+        not_negative(self, "unlabelled_weight")
+        share(self, "threshold")
+
 
 class FlexMatch(Consistency):
     Options = FlexMatchOptions
     usb: ClassVar[Mapping[str, object]] = {"joint": "all"}
     paper = "Zhang et al., NeurIPS 2021"
     options: FlexMatchOptions
-    table: Tensor  # [images + 1] int16: class of the last confident prediction, K for none; the last row is a spare
+    table: Tensor  # [images + 1] int32: class of the last confident prediction, K for none; the last row is a spare
     counts: Tensor  # [K + 1] int64: images by entry of the table
     limits: Tensor  # [K]: this step's thresholds
 
@@ -57,7 +62,7 @@ class FlexMatch(Consistency):
     def begin(self, facts: Facts) -> None:
         classes = len(self.limits)
         self.counts[classes] = len(facts.unlabelled_index)
-        table = torch.full((facts.images + 1,), classes, dtype=torch.int16, device=self.limits.device)
+        table = torch.full((facts.images + 1,), classes, dtype=torch.int32, device=self.limits.device)
         self.register_buffer("table", table)
 
     def thresholds(self) -> Tensor:
@@ -79,7 +84,7 @@ class FlexMatch(Consistency):
         self.counts.scatter_add_(0, self.table[index].long(), -moved)
         self.counts.scatter_add_(0, label, moved)
         spare, unused = len(self.table) - 1, len(self.limits)
-        entry = torch.where(written, label, unused).to(torch.int16)
+        entry = torch.where(written, label, unused).to(torch.int32)
         self.table.index_put_((torch.where(written, index, spare),), entry)
 
 

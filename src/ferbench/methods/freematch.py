@@ -4,9 +4,9 @@ Paper: Wang et al., "FreeMatch: Self-adaptive Thresholding for Semi-supervised L
 is USB.
 
 Running means, updated by each batch before they are used: tau of the largest probability (Eq. 5), p [K] of the
-probabilities (Eq. 6), h [K] of the predicted classes. Thresholds tau_c = tau * p_c / max p (Eq. 7-8). The fairness term is
-sum_c a_c log b_c with a = SumNorm(p / h) and b = SumNorm(p' / h') of the kept strong views (Eqs. 9-11): a negative
-cross-entropy that is minimised, so the sign is plus. The gradient goes through p' alone.
+probabilities (Eq. 6), h [K] of the predicted classes. Thresholds tau_c = tau * p_c / max p (Eq. 7-8). The fairness
+term is sum_c a_c log b_c with a = SumNorm(p / h) and b = SumNorm(p' / h') of the kept strong views (Eqs. 9-11): a
+negative cross-entropy that is minimised, so the sign is plus. The gradient goes through p' alone.
 
 1. Weight of the fairness term: 0.01 or 0.05 by data set in the paper, 0.01 here (the code's default); every
    configuration of USB sets 0.001 (`usb`).
@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from ferbench.methods.base import Model, Passes, PseudoLabels
 from ferbench.methods.consistency import Consistency, ConsistencyOptions
+from ferbench.methods.limits import not_negative, share
 from ferbench.methods.reduce import batch_mean
 from ferbench.methods.statistics import Running
 from ferbench.methods.targets import hardened, probabilities, uniform
@@ -41,6 +42,10 @@ class FreeMatchOptions(ConsistencyOptions):
 
     momentum: float = 0.999
     fairness_weight: float = 0.01
+
+    def __post_init__(self) -> None:
+        not_negative(self, "unlabelled_weight")
+        share(self, "momentum")
 
 
 class FreeMatch(Consistency):

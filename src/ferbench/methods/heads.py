@@ -17,9 +17,7 @@ class Projection(nn.Module):
     def __init__(self, feature_width: int, width: int, *, slope: float = 0.0, several: int = 1) -> None:
         super().__init__()
         self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(feature_width, feature_width), nn.LeakyReLU(slope), nn.Linear(feature_width, width)
-            )
+            nn.Sequential(nn.Linear(feature_width, feature_width), nn.LeakyReLU(slope), nn.Linear(feature_width, width))
             for _ in range(several)
         )
 

@@ -1,11 +1,11 @@
 """InPL: unlabelled images are kept by their free energy, not by their confidence.
 
-Paper: Yu, Li, Lee, "InPL: Pseudo-labeling the Inliers First for Imbalanced Semi-supervised Learning", ICLR 2023, Eqs. 3-6.
-Code: WisconsinAIVision/INPL.
+Paper: Yu, Li, Lee, "InPL: Pseudo-labeling the Inliers First for Imbalanced Semi-supervised Learning", ICLR 2023, Eqs.
+3-6. Code: WisconsinAIVision/INPL.
 
-An image is kept where E = -logsumexp(weak logits) is at most a cut-off; the label is the argmax. Adaptive margin: the strong
-logits get lambda log q before the cross-entropy, q the running mean of the weak probabilities (updated after use), which
-asks more of classes predicted rarely.
+An image is kept where E = -logsumexp(weak logits) is at most a cut-off; the label is the argmax. Adaptive margin: the
+strong logits get lambda log q before the cross-entropy, q the running mean of the weak probabilities (updated after
+use), which asks more of classes predicted rarely.
 
 1. Margin (`margin`): 0.5 in the paper; the published configurations have it off (`released`: 0).
 2. Cut-off (`energy`): -9.5, that of CIFAR10-LT; energies depend on the scale of the logits and on K. With features of
@@ -36,6 +36,7 @@ from ferbench.methods.base import (
     StepResult,
     Unlabelled,
 )
+from ferbench.methods.limits import not_negative, share
 from ferbench.methods.reduce import batch_mean, whole_batch
 from ferbench.methods.statistics import Running
 from ferbench.methods.targets import probabilities, uniform
@@ -49,6 +50,10 @@ class InPLOptions:
     margin: float = 0.5
     momentum: float = 0.999
     quantile: float = 0.0
+
+    def __post_init__(self) -> None:
+        not_negative(self, "margin")
+        share(self, "momentum", "quantile")
 
 
 class InPL(PlugIn):

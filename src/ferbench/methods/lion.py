@@ -1,19 +1,19 @@
 """LION: negative learning on images that are not confident, and relabelling of labelled ones that seem wrong.
 
-Paper: Du et al., "LION: Label Disambiguation for Semi-supervised Facial Expression Recognition with Progressive Negative
-Learning", IJCAI 2023. Code: NUM-7/LION. Written from a description of the code; the text was not at hand.
+Paper: Du et al., "LION: Label Disambiguation for Semi-supervised Facial Expression Recognition with Progressive
+Negative Learning", IJCAI 2023. Code: NUM-7/LION. Written from a description of the code; the text was not at hand.
 
 In epoch e, from 1, with threshold .8 + .01 e:
 - labelled: cross-entropy of the images whose label is certain (their row of weights is one-hot), weight 1.6;
 - confident unlabelled: the weak label is taught to the strong view, weight 1.2, a mean over the whole batch;
 - others: a table collects complementary classes: at each visit the least probable one not yet there, if its
   probability is at most .01. -log(1 - p_c) of the weak view over them, weight l = max(0, .24 - .015 e); and the binary
-  cross-entropy between the strong view's gap max_k s_k - s_c (s = sigmoid of the logits) and the table, weight l / 6.5.
-Prototypes: mean feature per class of labelled images predicted right (from epoch 10: of those not ambiguous) and of
-confident unlabelled ones; a running mean in epoch 1, then .99 m + .01 f image by image.
-Relabelling from epoch 10: a labelled image is ambiguous where max p - p_y > .5. Its weights become p of prediction and label
-in that epoch, later .99 of what they were plus .01 softmax of the two similarities f m / .1, normalised. Once its
-largest weight is in (.985, 1) the row becomes one-hot; where that is another class, reached with .996, it is the label.
+  cross-entropy between the strong view's gap max_k s_k - s_c (s = sigmoid of the logits) and the table, weight l /
+  6.5. Prototypes: mean feature per class of labelled images predicted right (from epoch 10: of those not ambiguous)
+  and of confident unlabelled ones; a running mean in epoch 1, then .99 m + .01 f image by image. Relabelling from
+  epoch 10: a labelled image is ambiguous where max p - p_y > .5. Its weights become p of prediction and label in that
+  epoch, later .99 of what they were plus .01 softmax of the two similarities f m / .1, normalised. Once its largest
+  weight is in (.985, 1) the row becomes one-hot; where that is another class, reached with .996, it is the label.
 
 What differs from the released code:
 1. The complementary table is read and written at the rows of the images; the code uses the mask as an index.
@@ -46,6 +46,7 @@ from ferbench.methods.base import (
     Views,
 )
 from ferbench.methods.consistency import cross_entropy, forward
+from ferbench.methods.limits import above_zero, not_negative, share
 from ferbench.methods.memory import latest
 from ferbench.methods.mixer import one_hot
 from ferbench.methods.prototypes import Prototypes
@@ -70,6 +71,11 @@ class LIONOptions:
     ambiguity: float = 0.5
     momentum: float = 0.99
     temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        above_zero(self, "temperature", "gap_share", "relabel_epoch")
+        not_negative(self, "unlabelled_weight", "supervised_weight")
+        share(self, "threshold", "momentum", "complementary", "ambiguity")
 
 
 class LION(Single):

@@ -1,14 +1,14 @@
 """Margin-Mix: MixMatch whose guesses come from distances to class centres. A reconstruction.
 
-Paper: Florea et al., "Margin-Mix: Semi-Supervised Learning for Face Expression Recognition", ECCV 2020. No code was released
-and the text was not at hand: from descriptions elsewhere it is MixMatch with (i) guesses from distances between an
-embedding and the class centroids and (ii) a large-margin loss on labelled embeddings. The formulas are ours; numbers made
-with them are to be marked as those of a reconstruction.
+Paper: Florea et al., "Margin-Mix: Semi-Supervised Learning for Face Expression Recognition", ECCV 2020. No code was
+released and the text was not at hand: from descriptions elsewhere it is MixMatch with (i) guesses from distances
+between an embedding and the class centroids and (ii) a large-margin loss on labelled embeddings. The formulas are
+ours; numbers made with them are to be marked as those of a reconstruction.
 
-Centres m_c: running mean of labelled features (momentum 0.9 per step; a class absent from the batch stays). Guess of an
-image: q_c proportional to exp(-|f - m_c|^2 / s), s the mean squared distance over batch and classes, averaged over two weak
-views, sharpened. Margin loss: mean of |f - m_y|^2 / (sum over other classes |f - m_j|^2 + 1), features of the plain weak
-labelled view. The rest is MixMatch's.
+Centres m_c: running mean of labelled features (momentum 0.9 per step; a class absent from the batch stays). Guess of
+an image: q_c proportional to exp(-|f - m_c|^2 / s), s the mean squared distance over batch and classes, averaged over
+two weak views, sharpened. Margin loss: mean of |f - m_y|^2 / (sum over other classes |f - m_j|^2 + 1), features of the
+plain weak labelled view. The rest is MixMatch's.
 
 State: K (D + 1) numbers.
 """
@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from ferbench.methods.base import Labelled, Model, Progress, StepResult, Unlabelled, Views
+from ferbench.methods.limits import above_zero, not_negative, share
 from ferbench.methods.mixer import one_hot
 from ferbench.methods.mixmatch import MixMatchOptions, mixed_losses, two_views
 from ferbench.methods.modes import kept_statistics
-from ferbench.methods.reduce import reduce, whole_batch
+from ferbench.methods.reduce import batch_mean, reduce, whole_batch
 from ferbench.methods.single import Single
 from ferbench.methods.targets import gated, sharpen
 
@@ -35,6 +36,11 @@ class MarginMixOptions(MixMatchOptions):
 
     margin_weight: float = 0.5
     momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        above_zero(self, "alpha", "temperature")
+        not_negative(self, "unlabelled_weight", "margin_weight")
+        share(self, "ramp", "momentum")
 
 
 class MarginMix(Single):
@@ -74,7 +80,8 @@ class MarginMix(Single):
     def guess(self, features: Tensor) -> Tensor:
         """[U, K]; a class without a centre gets 0, as long as there is another."""
         distance = torch.cdist(features, self.centers).square()
-        near = (-distance / distance.mean().clamp(min=1e-12)).masked_fill(~self.known, -1e9)
+        scale = batch_mean(distance.mean(dim=1)).clamp(min=1e-12)
+        near = (-distance / scale).masked_fill(~self.known, -1e9)
         return near.softmax(dim=1)
 
     def margin(self, features: Tensor, labels: Tensor) -> Tensor:

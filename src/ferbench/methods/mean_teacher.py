@@ -6,9 +6,9 @@ Mean squared error over images and classes between the student's probabilities o
 another; the teacher's weights are an exponential average of the student's, with dropout and batch statistics as in
 training.
 
-1. The paper's weight is 100 with a sigmoid ramp, its teacher's decay 0.99 during the ramp and 0.999 after, its consistency
-   on labelled images as well. Here as in Google's reimplementation and TorchSSL, the settings of the FER papers' tables:
-   weight 50, a linear ramp over 0.4 of training, decay 0.999, unlabelled images alone.
+1. The paper's weight is 100 with a sigmoid ramp, its teacher's decay 0.99 during the ramp and 0.999 after, its
+   consistency on labelled images as well. Here as in Google's reimplementation and TorchSSL, the settings of the FER
+   papers' tables: weight 50, a linear ramp over 0.4 of training, decay 0.999, unlabelled images alone.
 2. The unlabelled passes leave the running batch statistics alone, as there.
 3. `usb`: the weight is 0. USB compares the teacher with itself, so that its loss is always 0 and what it trains is the
    supervised baseline.
@@ -23,6 +23,7 @@ from typing import ClassVar
 
 from ferbench.methods.base import Labelled, Model, Prediction, Progress, StepResult, Unlabelled, Views
 from ferbench.methods.consistency import cross_entropy, squared_error
+from ferbench.methods.limits import not_negative, share
 from ferbench.methods.modes import kept_statistics
 from ferbench.methods.reduce import Reduction, reduce
 from ferbench.methods.schedules import linear
@@ -33,12 +34,16 @@ from ferbench.methods.teacher import EmaTeacher
 
 @dataclass(frozen=True)
 class MeanTeacherOptions:
-    """unlabelled_weight: of the consistency; ramp: the fraction of training after which it is whole; decay: per step."""
+    """unlabelled_weight: of the consistency, whole after the fraction `ramp` of training; decay: per step."""
 
     unlabelled_weight: float = 50.0
     ramp: float = 0.4
     decay: float = 0.999
     reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        not_negative(self, "unlabelled_weight")
+        share(self, "ramp", "decay")
 
 
 class MeanTeacher(Single):

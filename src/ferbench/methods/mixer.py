@@ -41,7 +41,7 @@ def chunked(
     """
     count, total = -(-len(images) // size), len(images)
     everything = torch.arange(total, device=images.device)
-    rows = [everything[i::count] for i in range(count)] if interleave else list(everything.split(size))
+    rows = [everything[i::count] for i in range(count)] if interleave else list(torch.split(everything, size))
     moving = 0 if statistics == "first" else count - 1
     logits: list[Tensor] = []
     for number, chosen in enumerate(rows):

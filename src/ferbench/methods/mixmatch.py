@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ferbench.methods.base import Labelled, Prediction, Progress, StepResult, Unlabelled, Views
 from ferbench.methods.consistency import cross_entropy, squared_error
+from ferbench.methods.limits import above_zero, not_negative, share
 from ferbench.methods.mixer import chunked, mixup, one_hot
 from ferbench.methods.modes import kept_statistics
 from ferbench.methods.reduce import Reduction, reduce
@@ -46,6 +47,11 @@ class MixMatchOptions:
     interleave: bool = True
     reduction: Reduction = "mean"
 
+    def __post_init__(self) -> None:
+        above_zero(self, "alpha", "temperature")
+        not_negative(self, "unlabelled_weight")
+        share(self, "ramp")
+
 
 class MixMatch(Single):
     Options = MixMatchOptions
@@ -60,7 +66,9 @@ class MixMatch(Single):
         assert unlabelled is not None, "mixmatch needs unlabelled images"
         guesses = [probabilities(view) for view in two_views(self.model, unlabelled)]
         target = sharpen(torch.stack(guesses).mean(dim=0), self.options.temperature)
-        return StepResult(mixed_losses(self.model, labelled, unlabelled, target, progress, self.options), gated(target, 0.0))
+        return StepResult(
+            mixed_losses(self.model, labelled, unlabelled, target, progress, self.options), gated(target, 0.0)
+        )
 
 
 def two_views(model: nn.Module, unlabelled: Unlabelled) -> list[Prediction]:

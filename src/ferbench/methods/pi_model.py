@@ -5,9 +5,9 @@ Paper: Laine & Aila, "Temporal Ensembling for Semi-Supervised Learning", ICLR 20
 Mean squared error over images and classes between the probabilities of two weak views, the first without gradient,
 weighted by lambda times a ramp.
 
-1. The paper's weight is 100 N_labelled / N with a Gaussian ramp over 80 epochs, and its gradient goes through both views
-   (twice the gradient, in expectation). Here as in the later reimplementations (Google's, TorchSSL, USB): lambda 10, a
-   linear ramp over 0.4 of training, one view detached. These are the settings of the FER papers' tables.
+1. The paper's weight is 100 N_labelled / N with a Gaussian ramp over 80 epochs, and its gradient goes through both
+   views (twice the gradient, in expectation). Here as in the later reimplementations (Google's, TorchSSL, USB): lambda
+   10, a linear ramp over 0.4 of training, one view detached. These are the settings of the FER papers' tables.
 2. The unlabelled passes leave the running batch statistics alone, as there.
 """
 
@@ -19,6 +19,7 @@ import torch
 
 from ferbench.methods.base import Labelled, Prediction, Progress, StepResult, Unlabelled, Views
 from ferbench.methods.consistency import cross_entropy, squared_error
+from ferbench.methods.limits import not_negative, share
 from ferbench.methods.modes import kept_statistics
 from ferbench.methods.reduce import Reduction, reduce
 from ferbench.methods.schedules import linear
@@ -33,6 +34,10 @@ class PiModelOptions:
     unlabelled_weight: float = 10.0
     ramp: float = 0.4
     reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        not_negative(self, "unlabelled_weight")
+        share(self, "ramp")
 
 
 class PiModel(Single):

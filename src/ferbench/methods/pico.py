@@ -83,7 +83,7 @@ class PiCO(PartialLabel):
         query = F.normalize(self.projection(prediction.encoded).float(), dim=1)
         inside = self.candidates[labelled.index]
         label = best_candidate(prediction.logits, inside)
-        scores = query.detach() @ self.prototypes.T
+        scores = product(query.detach(), self.prototypes.T)
         self.move_prototypes(in_order(query), in_order(label))
         key = self.key(labelled.views["strong"])
         weights = self.confidence[labelled.index]
@@ -117,7 +117,7 @@ class PiCO(PartialLabel):
         after = (own.sum(dim=0) - own.cumsum(dim=0)) * own
         weight = own * self.options.prototype_momentum**after * (1 - self.options.prototype_momentum)
         kept = self.options.prototype_momentum ** own.sum(dim=0)
-        moved = kept.unsqueeze(1) * self.prototypes + weight.T @ query
+        moved = kept.unsqueeze(1) * self.prototypes + product(weight.T, query)
         self.prototypes.copy_(F.normalize(moved, dim=1))
 
     def phi(self, epoch: int) -> float:
@@ -129,10 +129,11 @@ class PiCO(PartialLabel):
 
     def supervised_contrast(self, query: Tensor, key: Tensor, label: Tensor) -> Tensor:
         """[B]: minus the mean log-probability of the rows that share the query's label, among all rows but itself."""
-        rows = torch.cat([query, key, self.queue])
         labels = torch.cat([label, label, self.queue_labels])
-        itself = torch.eye(len(query), len(rows), dtype=torch.bool, device=query.device)
-        similarity = (query @ rows.T / self.options.temperature).masked_fill(itself | (labels < 0), -torch.inf)
+        itself = torch.eye(len(query), len(labels), dtype=torch.bool, device=query.device)
+        rows = (torch.cat([query, key]), self.queue.clone())  # the queue moves before the backward pass
+        similarity = torch.cat([product(query, part.T) for part in rows], dim=1)
+        similarity = (similarity / self.options.temperature).masked_fill(itself | (labels < 0), -torch.inf)
         log_probability = similarity - similarity.logsumexp(dim=1, keepdim=True)
         same = (label.unsqueeze(1) == labels) & ~itself
         return -torch.where(same, log_probability, 0.0).sum(dim=1) / same.sum(dim=1)
@@ -140,7 +141,7 @@ class PiCO(PartialLabel):
     def own_key_contrast(self, query: Tensor, key: Tensor) -> Tensor:
         """[B]: MoCo's loss, the own key against the queue."""
         own = (query * key).sum(dim=1, keepdim=True)
-        others = (query @ self.queue.clone().T).masked_fill(self.queue_labels < 0, -torch.inf)
+        others = product(query, self.queue.clone().T).masked_fill(self.queue_labels < 0, -torch.inf)
         return -(torch.cat([own, others], dim=1) / self.options.temperature).log_softmax(dim=1)[:, 0]
 
     @torch.no_grad()
@@ -152,6 +153,12 @@ class PiCO(PartialLabel):
         self.queue.index_copy_(0, rows, key)
         self.queue_labels.index_copy_(0, rows, label)
         self.position.add_(len(key)).remainder_(length)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in float32, also where autocast would take half precision."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
 
 
 def best_candidate(scores: Tensor, inside: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 """Progressive Teacher: a mean teacher that also picks the labelled images worth learning from. A reconstruction.
 
-Paper: Jiang & Deng, "Boosting Facial Expression Recognition by A Semi-Supervised Progressive Teacher", IEEE Trans. Affective
-Computing 2023. No training code was released and only the abstract was at hand: a mean teacher, consistency on unlabelled
-images, a progressive choice of labelled ones against noisy labels. The formulas are ours; numbers made with them are to be
-marked as those of a reconstruction.
+Paper: Jiang & Deng, "Boosting Facial Expression Recognition by A Semi-Supervised Progressive Teacher", IEEE Trans.
+Affective Computing 2023. No training code was released and only the abstract was at hand: a mean teacher, consistency
+on unlabelled images, a progressive choice of labelled ones against noisy labels. The formulas are ours; numbers made
+with them are to be marked as those of a reconstruction.
 
-The labelled cross-entropy is the mean over the R(e) B images of the batch with the smallest teacher loss,
-R(e) = 1 - forget * min(e / forget_epochs, 1), e the epoch from 0. Unlabelled: Mean Teacher's squared error between student
-and teacher on two weak views. With several processes each picks from its own part of the batch.
+The labelled cross-entropy is the mean over the R(e) B images of the batch with the smallest teacher loss, R(e) = 1 -
+forget * min(e / forget_epochs, 1), e the epoch from 0. Unlabelled: Mean Teacher's squared error between student and
+teacher on two weak views. With several processes each picks from its own part of the batch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ferbench.methods.base import Labelled, Model, Prediction, Progress, StepResult, Unlabelled, Views
 from ferbench.methods.consistency import cross_entropy, squared_error
+from ferbench.methods.limits import above_zero, not_negative, share
 from ferbench.methods.modes import kept_statistics
 from ferbench.methods.schedules import linear
 from ferbench.methods.single import Single
@@ -35,6 +36,11 @@ class ProgressiveTeacherOptions:
     unlabelled_weight: float = 50.0
     ramp: float = 0.4
     decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        above_zero(self, "forget_epochs")
+        not_negative(self, "unlabelled_weight")
+        share(self, "forget", "ramp", "decay")
 
 
 class ProgressiveTeacher(Single):

@@ -5,8 +5,8 @@ workshop 2013, Eqs. 14-16; no code was released.
 
 The argmax of the weak view is taught to that same view. alpha(t) is 0 until T_1, rises to alpha_f = 3 at T_2.
 
-1. T_1 = 100 and T_2 = 600 epochs in the paper, which does not say how many there are: `ramp_start` and `ramp` take them as
-   the fractions 0.1 and 0.6 of training. There is no threshold (`threshold=0`).
+1. T_1 = 100 and T_2 = 600 epochs in the paper, which does not say how many there are: `ramp_start` and `ramp` take
+   them as the fractions 0.1 and 0.6 of training. There is no threshold (`threshold=0`).
 2. `usb`: threshold 0.95, weight 1, a ramp from 0 to 0.4 of training.
 3. The unlabelled pass leaves the running batch statistics alone, as in USB and TorchSSL.
 """
@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from ferbench.methods.base import Labelled, Prediction, Progress, StepResult, Unlabelled, Views
 from ferbench.methods.consistency import cross_entropy
+from ferbench.methods.limits import not_negative, share
 from ferbench.methods.modes import kept_statistics
 from ferbench.methods.reduce import Reduction, reduce
 from ferbench.methods.schedules import linear
@@ -35,6 +36,10 @@ class PseudoLabelOptions:
     ramp_start: float = 0.1
     ramp: float = 0.6
     reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        not_negative(self, "unlabelled_weight")
+        share(self, "threshold", "ramp_start", "ramp")
 
 
 class PseudoLabel(Single):

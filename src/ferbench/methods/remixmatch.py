@@ -1,7 +1,7 @@
 """ReMixMatch: MixMatch with aligned guesses, strong views anchored to the weak one, and a rotation task.
 
-Paper: Berthelot et al., "ReMixMatch: Semi-Supervised Learning with Distribution Alignment and Augmentation Anchoring", ICLR
-2020, Algorithm 1 and Eqs. 2-4. Code: google-research/remixmatch.
+Paper: Berthelot et al., "ReMixMatch: Semi-Supervised Learning with Distribution Alignment and Augmentation Anchoring",
+ICLR 2020, Algorithm 1 and Eqs. 2-4. Code: google-research/remixmatch.
 
 The guess of the weak view is multiplied by the labelled class proportions, divided by the running mean of guesses,
 normalised and sharpened by T. Labelled, two strong and the weak view are mixed with a permutation of themselves. Loss:
@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from ferbench.methods.base import Facts, Labelled, Model, Progress, StepResult, Unlabelled, Views
 from ferbench.methods.consistency import cross_entropy
+from ferbench.methods.limits import above_zero, not_negative, share
 from ferbench.methods.mixer import chunked, mixup, one_hot
 from ferbench.methods.modes import kept_statistics
 from ferbench.methods.reduce import Reduction, batch_mean, reduce
@@ -53,6 +54,11 @@ class ReMixMatchOptions:
     labelled_view: Literal["strong", "weak"] = "strong"
     interleave: bool = True
     reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        above_zero(self, "alpha", "temperature")
+        not_negative(self, "window", "unlabelled_weight", "anchor_weight", "rotation_weight")
+        share(self, "ramp", "momentum")
 
 
 class ReMixMatch(Single):

@@ -3,10 +3,11 @@
 Paper: Zheng et al., "SimMatch: Semi-supervised Learning with Similarity Matching", CVPR 2022, Eqs. 3-12. Code:
 mingkai-zheng/SimMatch.
 
-A bank holds the teacher's embedding and the label of every labelled image. The teacher's class probabilities p on the weak
-view are aligned to the uniform distribution; its similarities W = softmax(f b_j / t) to the bank are unfolded, multiplied by
-p of the row's label and normalised (Eqs. 8-9); aggregated over classes they are mixed into p (Eqs. 10-11). The student's
-strong view is taught both: class target where its largest entry reaches tau, similarities always.
+A bank holds the teacher's embedding and the label of every labelled image. The teacher's class probabilities p on the
+weak view are aligned to the uniform distribution; its similarities W = softmax(f b_j / t) to the bank are unfolded,
+multiplied by p of the row's label and normalised (Eqs. 8-9); aggregated over classes they are mixed into p (Eqs.
+10-11). The student's strong view is taught both: class target where its largest entry reaches tau, similarities
+always.
 
 1. Both the mixing and the similarity loss start with the second epoch, when every row has been written, as in the code.
 2. Weight of the similarity loss: 1 in the CIFAR runs, 5 in the released ImageNet script.
@@ -31,6 +32,7 @@ from torch import Tensor
 from ferbench.methods.base import Facts, Labelled, Model, Prediction, Progress, StepResult, Unlabelled, Views
 from ferbench.methods.consistency import cross_entropy, together
 from ferbench.methods.heads import Projection
+from ferbench.methods.limits import above_zero, not_negative, share
 from ferbench.methods.memory import IndexedBank
 from ferbench.methods.mixer import one_hot
 from ferbench.methods.reduce import Reduction, batch_mean, reduce, whole_batch
@@ -42,7 +44,7 @@ from ferbench.methods.teacher import EmaTeacher
 
 @dataclass(frozen=True)
 class SimMatchOptions:
-    """alpha: own share in the mixing; window: batches of the alignment; decay: the teacher's; width: of the embedding."""
+    """alpha: own share in the mixing; window: batches of the alignment; decay: the teacher's; width: embedding's."""
 
     temperature: float = 0.1
     alpha: float = 0.9
@@ -55,6 +57,11 @@ class SimMatchOptions:
     projections: int = 1
     teacher: Literal["all", "bank"] = "all"
     reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        above_zero(self, "temperature", "window", "width", "projections")
+        not_negative(self, "unlabelled_weight", "similarity_weight")
+        share(self, "alpha", "threshold", "decay")
 
 
 class SimMatch(Single):
@@ -108,7 +115,13 @@ class SimMatch(Single):
             return known, taught, probabilities(loose), embedded, fresh
         known, taught = together(self.model, [images, strong])
         old, target = together(self.teacher, [images, weak])
-        return known, taught, probabilities(target), self.teacher_project(target.encoded), self.teacher_project(old.encoded)
+        return (
+            known,
+            taught,
+            probabilities(target),
+            self.teacher_project(target.encoded),
+            self.teacher_project(old.encoded),
+        )
 
     def after_step(self, labelled: Labelled, unlabelled: Unlabelled | None) -> None:
         """The bank is written when no gradient needs it any more."""

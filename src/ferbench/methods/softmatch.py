@@ -1,14 +1,14 @@
 """SoftMatch: every unlabelled image is taught, weighted by a truncated Gaussian of its confidence.
 
-Paper: Chen et al., "SoftMatch: Addressing the Quantity-Quality Tradeoff in Semi-supervised Learning", ICLR 2023, Eqs. 5-9.
-Its code is USB.
+Paper: Chen et al., "SoftMatch: Addressing the Quantity-Quality Tradeoff in Semi-supervised Learning", ICLR 2023, Eqs.
+5-9. Its code is USB.
 
 The mean mu and the variance of the confidence are running statistics, updated by each batch before they are used. An
 image at or above mu has weight 1, one below it exp(-(c - mu)^2 / (2 variance / n^2)). The confidence c is that of
 probabilities aligned to the uniform distribution; the label is that of the probabilities as they are.
 
-1. Width of the Gaussian (`n_sigma`): the variance itself in the paper, a quarter of it in the code (n = 2; `released` and
-   `usb`).
+1. Width of the Gaussian (`n_sigma`): the variance itself in the paper, a quarter of it in the code (n = 2; `released`
+   and `usb`).
 2. mu starts at 1 / K and the variance at 1, as in the code: in the first few hundred steps all weights are near 1.
 3. The log counts as kept what has the full weight.
 4. `usb`: one pass over all views.
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ferbench.methods.base import Model, Passes, PseudoLabels
 from ferbench.methods.consistency import Consistency, ConsistencyOptions
+from ferbench.methods.limits import above_zero, not_negative, share
 from ferbench.methods.reduce import batch_mean, whole_batch
 from ferbench.methods.statistics import Running
 from ferbench.methods.targets import align, probabilities, uniform
@@ -38,6 +39,11 @@ class SoftMatchOptions(ConsistencyOptions):
 
     momentum: float = 0.999
     n_sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        above_zero(self, "n_sigma")
+        not_negative(self, "unlabelled_weight")
+        share(self, "momentum")
 
 
 class SoftMatch(Consistency):

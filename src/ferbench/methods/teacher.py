@@ -59,8 +59,6 @@ class EmaTeacher(nn.Module):
 
 def frozen_copy(model: nn.Module) -> nn.Module:
     """A copy with tensors of its own and no gradient."""
-    memo: dict[int, object] = {
-        id(p): nn.Parameter(p.detach().clone(), requires_grad=False) for p in model.parameters()
-    }
+    memo: dict[int, object] = {id(p): nn.Parameter(p.detach().clone(), requires_grad=False) for p in model.parameters()}
     memo |= {id(buffer): buffer.detach().clone() for buffer in model.buffers()}
     return copy.deepcopy(model, memo)

@@ -7,8 +7,8 @@ Target softmax(z / T) of the weak view, kept where the unsharpened confidence re
 Training signal annealing (TSA): a labelled image takes part while its true class has at most probability
 eta(t) = c(t) (1 - 1/K) + 1/K, c linear, exp(5 (t - 1)) or 1 - exp(-5 t); the mean is over those that do.
 
-1. T 0.4 and beta 0.8 are the paper's for CIFAR, its code's flags have both off; TSA is off in the paper's CIFAR runs and
-   here unless asked for.
+1. T 0.4 and beta 0.8 are the paper's for CIFAR, its code's flags have both off; TSA is off in the paper's CIFAR runs
+   and here unless asked for.
 2. `usb`: T is never applied (it is handed probabilities), TSA looks at the largest probability and divides by the whole
    batch, cross-entropy in place of KL (the same gradient), one pass over all views.
 """
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ferbench.methods.base import Passes, PseudoLabels
 from ferbench.methods.consistency import Consistency, ConsistencyOptions, cross_entropy
+from ferbench.methods.limits import above_zero, not_negative, share
 from ferbench.methods.reduce import kept_count, reduce
 from ferbench.methods.schedules import exponential, linear, logarithmic
 from ferbench.methods.targets import gated, probabilities
@@ -43,6 +44,11 @@ class UDAOptions(ConsistencyOptions):
     tsa: Literal["none", "linear", "exp", "log"] = "none"
     tsa_of: Literal["label", "largest"] = "label"
     divergence: Literal["kl", "cross_entropy"] = "kl"
+
+    def __post_init__(self) -> None:
+        above_zero(self, "temperature")
+        not_negative(self, "unlabelled_weight")
+        share(self, "threshold")
 
 
 class UDA(Consistency):

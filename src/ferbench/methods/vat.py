@@ -2,9 +2,9 @@
 
 Paper: Miyato et al., "Virtual Adversarial Training", TPAMI 2018, Algorithm 1 and Sec. 4.2. Code: takerum/vat_tf.
 
-With p the prediction on an unlabelled weak view u: one power iteration from a random unit direction d gives
-g = grad_d KL(p || softmax z(u + xi d)), the perturbation is r = epsilon g / |g|, the loss KL(p || softmax z(u + r)). Added:
-the entropy of the predictions on unlabelled images.
+With p the prediction on an unlabelled weak view u: one power iteration from a random unit direction d gives g = grad_d
+KL(p || softmax z(u + xi d)), the perturbation is r = epsilon g / |g|, the loss KL(p || softmax z(u + r)). Added: the
+entropy of the predictions on unlabelled images.
 
 1. epsilon is a length in the space of normalised pixels, tuned for 32 x 32 images: `epsilon_at` = 32 scales it to the
    image's side, epsilon * S / 32 (0 leaves it as it is, which is what the reimplementations do).
@@ -13,8 +13,8 @@ the entropy of the predictions on unlabelled images.
 3. xi is 1e-3 here, 1e-6 in the paper and the reimplementations (`usb`). The direction does not depend on it but for
    rounding, which at 1e-6 in float32 is all there is: on a small ResNet at 48 pixels the mean cosine with the float64
    direction is -0.03 for 1e-6 and 0.999 for 1e-3.
-4. The unlabelled passes leave the running batch statistics alone, are without dropout (so that clean and perturbed differ
-   in r only) and in float32 whatever the recipe's precision.
+4. The unlabelled passes leave the running batch statistics alone, are without dropout (so that clean and perturbed
+   differ in r only) and in float32 whatever the recipe's precision.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ferbench.methods.base import Labelled, Prediction, Progress, StepResult, Unlabelled, Views
 from ferbench.methods.consistency import cross_entropy
+from ferbench.methods.limits import above_zero, not_negative, share
 from ferbench.methods.modes import kept_statistics, no_dropout
 from ferbench.methods.reduce import Reduction, reduce
 from ferbench.methods.schedules import linear
@@ -46,6 +47,11 @@ class VATOptions:
     entropy_weight: float = 0.06
     ramp: float = 0.4
     reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        above_zero(self, "epsilon", "xi")
+        not_negative(self, "epsilon_at", "unlabelled_weight", "entropy_weight")
+        share(self, "ramp")
 
 
 class VAT(Single):
@@ -87,7 +93,8 @@ class VAT(Single):
 
 def divergence(p: Tensor, logits: Tensor) -> Tensor:
     """KL(p || softmax(logits)) [U]."""
-    return cross_entropy(logits, p) + torch.special.xlogy(p, p).sum(dim=1)
+    negative_entropy: Tensor = torch.special.xlogy(p, p).sum(dim=1)
+    return cross_entropy(logits, p) + negative_entropy
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -100,4 +107,4 @@ def unit(rows: Tensor) -> Tensor:
     """Rows [U, ...] of length 1; divided by their largest entry first, so that tiny ones do not vanish."""
     flat = rows.flatten(1)
     flat = flat / (flat.abs().amax(dim=1, keepdim=True) + 1e-30)
-    return (flat / (flat.norm(dim=1, keepdim=True) + 1e-12)).view_as(rows)
+    return flat.div(flat.norm(dim=1, keepdim=True) + 1e-12).view_as(rows)

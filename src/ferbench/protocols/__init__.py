@@ -3,6 +3,7 @@
 from ferbench.protocols.cells import Cell, cells, select
 from ferbench.protocols.loader import load_protocol, protocol_names
 from ferbench.protocols.schema import (
+    NONE,
     PUBLISHED_ONLY,
     REST,
     Column,
@@ -18,6 +19,7 @@ from ferbench.protocols.schema import (
 )
 
 __all__ = [
+    "NONE",
     "PUBLISHED_ONLY",
     "REST",
     "Cell",

@@ -13,7 +13,8 @@ from pathlib import Path
 
 Option = str | int | float | bool
 
-REST = "rest"
+REST = "rest"  # the unlabelled images are those that the split leaves over
+NONE = "none"  # there are no unlabelled images
 PUBLISHED_ONLY = "published-only"
 ID = {"pattern": r"[a-z0-9][a-z0-9._-]*"}
 VARIANTS = ("paper", "released", "usb")
@@ -88,9 +89,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A reader by name and the options that fix which images and labels it gives."""
+    """A reader by name and the options that fix which images and labels it gives.
+
+    images: how many training images there are, for estimates of what runs cost; 0 = not said.
+    """
 
     reader: str
+    images: int = field(default=0, metadata={"least": 0})
     options: Mapping[str, Option] = field(default_factory=dict)
 
 
@@ -109,8 +114,8 @@ class Split:
 
     full: all labelled. long_tailed: N_k = int(n1 * gamma^(-(k-1)/(K-1))), classes sorted by training-set size.
     balanced: `per_class` images of each class, but for `exceptions`. fraction: that share of each class.
-    total: floor(labels / K) of each class. adacm, adacm_released: Ada-CM's counts on RAF-DB by its README, and those its
-    code draws. kfold: one of `folds` parts of the training set is the test set, and `fraction` of each class in the
+    total: floor(labels / K) of each class. adacm, adacm_released: Ada-CM's counts on RAF-DB by its README, and those
+    its code draws. kfold: one of `folds` parts of the training set is the test set, and `fraction` of each class in the
     others is labelled; without `fold` the run's seed names it.
     """
 
@@ -155,7 +160,8 @@ class Stage:
 class Row:
     """One line of a published table: a method with its options, or (published-only) just its numbers.
 
-    `split`, `recipe`, `unlabelled` and `candidates`, where given, stand before the column's; `variant` before the protocol's.
+    `split`, `recipe`, `unlabelled` and `candidates`, where given, stand before the column's; `variant` before the
+    protocol's.
     after: the run whose final weights this row's runs start from.
     split_options and recipe_options: what this row sets otherwise in whichever split and recipe hold, such as the share
     of labels or the backbone; a preset stands before either.

@@ -182,7 +182,7 @@ def apply(images: Tensor, params: Params, recipe: ViewRecipe, impl: Impl = "auto
 
 
 def view_boxes(boxes: Tensor, shape: tuple[int, int], params: Params, recipe: ViewRecipe) -> Tensor:
-    """Face boxes [B, 4] (x1, y1, x2, y2) of images of `shape` (height, width), in pixels of the view that `params` make.
+    """Face boxes [B, 4] (x1, y1, x2, y2) of images of `shape` (height, width), in pixels of the view of `params`.
 
     A box that is not known (NaN) becomes the constant one of `view_boxes.with_fallback`; all are inside the view.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -83,7 +84,13 @@ class Stream:
         return torch.from_numpy(self.indices)[self._order(step // steps)[start : start + self.batch]]
 
     def _order(self, number: int) -> Tensor:
-        return torch.randperm(len(self.indices), generator=generator(self.seed, self.purpose, number))
+        return _order(len(self.indices), self.seed, self.purpose, number)
+
+
+@lru_cache(maxsize=4)
+def _order(size: int, seed: int, purpose: str, number: int) -> Tensor:
+    """A pass's order, kept: a step of a large set would else shuffle all of it. Read only."""
+    return torch.randperm(size, generator=generator(seed, purpose, number))
 
 
 @dataclass(frozen=True)

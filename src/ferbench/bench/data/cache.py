@@ -63,8 +63,11 @@ def cache_root() -> Path:
     return Path(os.environ.get("FERBENCH_CACHE") or Path.home() / ".cache" / "ferbench")
 
 
-def load_prepared(folder: Path, dataset: str) -> Prepared:
-    """Open the folder that `write_prepared` made; DataError where it is missing, damaged or of another format."""
+def load_prepared(folder: Path, dataset: str, reader: str = "") -> Prepared:
+    """Open the folder that `write_prepared` made; DataError where it is missing, damaged or of another format.
+
+    reader: which reader to prepare it with again, where its name is not that of the data set
+    """
     root = "PATH"
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -81,7 +84,7 @@ def load_prepared(folder: Path, dataset: str) -> Prepared:
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(
             f"prepared {dataset} at {folder} cannot be read ({_one_line(error)}): "
-            f"run `ferbench prepare {dataset} --root {root}` to make it again"
+            f"run `ferbench prepare {reader or dataset} --root {root}` to make it again"
         ) from error
     return Prepared(folder, images, index, meta)
 

@@ -78,9 +78,7 @@ def _haar() -> Detector:
 
 
 def _mtcnn() -> Detector:
-    install = (
-        "pip install requests tqdm, then pip install --no-deps facenet-pytorch==2.6.0, or give boxes in faces.csv"
-    )
+    install = "pip install requests tqdm, then pip install --no-deps facenet-pytorch==2.6.0, or give boxes in faces.csv"
     module = _import("facenet_pytorch", "mtcnn", install)
     model = module.MTCNN(keep_all=True, device="cpu")
     lock = threading.Lock()

@@ -24,6 +24,7 @@ from ferbench.bench.data.decode import BadImage, strict_limits, to_rgb
 from ferbench.bench.data.detect import Detector, Face, load_detector
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.listing import Listing
+from ferbench.bench.data.partial import alone
 from ferbench.bench.data.textfile import columns_of, csv_rows, number, text_of
 
 USER_FILE = "faces.csv"
@@ -122,13 +123,14 @@ def _detected(
     """Detections from the cache file, which is completed first; a killed detection goes on where it was."""
     label = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in detector.version)
     path = cache / f"faces-{listing.dataset}-{key[:12]}-{detector.name}-{label}.csv"
-    rows = _kept(path)
-    waiting = [row for row, name in enumerate(listing.ids) if str(name) not in rows]
-    if waiting:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _detect_into(path, listing, waiting, detector, threads, progress)
-        rows = parse_faces(text_of(path), str(path))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(path):
+            rows = _kept(path)
+            waiting = [row for row, name in enumerate(listing.ids) if str(name) not in rows]
+            if waiting:
+                _detect_into(path, listing, waiting, detector, threads, progress)
+                rows = parse_faces(text_of(path), str(path))
     seen = np.array([rows[str(name)][1] for name in listing.ids])
     notes = (
         f"{detector.name} {detector.version}: one face in {int((seen == 1).sum()):,} images, none in "

@@ -28,7 +28,7 @@ class FaceSet:
     votes:    [N, K] annotators' votes per class, where the data set has them
     ballots:  [N, C] all of the annotators' votes as cast, whatever the label rule: the classes', then those for what is
               no class (FERPlus: "unknown" and "not a face"); None where `votes` are all there is
-    boxes:    [N, 4] float32 x1, y1, x2, y2 in pixels of `images`, where the data set has them
+    boxes:    [N, 4] float32 x1, y1, x2, y2 in pixels of `images`, where there are any; rows of NaN where not known
     subjects: [N] int64, identity, where known
     folds:    [N] int64, the data set's own folds for cross-validation, where it has them
     options:  the reader's options that made this set (label file, rule, classes, ...): part of its identity

@@ -67,7 +67,7 @@ def open_listed(dataset: ListedSet, options: Options, *, root: Path | None, cach
         prepare_listed(dataset, options, root=root, cache=cache)
         folder = recall(_note(dataset, chosen, root), cache)
     assert folder is not None
-    return _faces(dataset, load_prepared(folder, dataset.prepared_name), chosen)[0]
+    return _faces(dataset, load_prepared(folder, dataset.prepared_name, dataset.name), chosen)[0]
 
 
 def _note(dataset: ListedSet, chosen: Options, root: Path | None) -> str:
@@ -82,7 +82,7 @@ def _last_root(dataset: ListedSet, cache: Path) -> tuple[Path, bool]:
     folder = recall(dataset.prepared_name, cache)
     if folder is None:
         raise DataError(f"{dataset.name} is not prepared: run `ferbench prepare {dataset.name} --root PATH`")
-    meta = load_prepared(folder, dataset.prepared_name).meta
+    meta = load_prepared(folder, dataset.prepared_name, dataset.name).meta
     return Path(str(meta["root"])), bool(meta["differences"] or meta["decoded"]["differences"])
 
 

@@ -12,7 +12,7 @@ To add a data set:
    expected; recognise unsuitable re-packs and say why they are refused.
 2. A `ListedSet`, registered in `readers.py`: `listed_reader(MYSET)`.
 3. `relabel`, only where options change labels, parts or classes without another look at the files.
-4. A generator of a tiny tree in each layout, `fake_<data set>.py`, listed in `fake.py`.
+4. A generator of a tiny tree in each layout, `fake_<data set>.py`, listed in `fakes.py`.
 """
 
 from __future__ import annotations

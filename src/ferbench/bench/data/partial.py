@@ -132,10 +132,7 @@ def partial_work(folder: Path, dataset: str, shape: Shape) -> Iterator[Partial |
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep_forgotten(folder.parent, dataset, work)
-        lock = (folder.parent / f".{folder.name}.lock").open("w")
-    with lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(folder):
         if finished(folder, dataset):
             yield None
             return
@@ -145,6 +142,17 @@ def partial_work(folder: Path, dataset: str, shape: Shape) -> Iterator[Partial |
             partial = Partial(work, shape)
         with partial:
             yield partial
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock on `path`, waiting for whoever holds it now; the system frees it when a process dies."""
+    with writing(path):
+        lock = (path.parent / f".{path.name}.lock").open("w")
+    with lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def finished(folder: Path, dataset: str) -> bool:

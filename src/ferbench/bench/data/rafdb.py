@@ -49,7 +49,8 @@ def scan_rafdb(root: Path, options: Options) -> Listing:
 
 
 def _refusal(root: Path) -> DataError:
-    if root.is_dir() and any(name.endswith(".parquet") for name in archives_in(root)):
+    folders = [folder for folder in (root, root / "data") if folder.is_dir()]
+    if any(name.endswith(".parquet") for folder in folders for name in archives_in(folder)):
         return DataError(
             f"{root} is a parquet mirror of RAF-DB: not the authors' files, not read by ferbench; {ACCESS}"
         )

@@ -40,7 +40,7 @@ class WindowParams:
 def draw_windows(n: int, flip: float, generator: torch.Generator) -> WindowParams:
     """Parameters for n images; flip: probability of the mirror image."""
     uniform = torch.rand(n, 2 * TRIES + 3, dtype=torch.float64, generator=generator)
-    area, aspect, place, mirrored = uniform.split([TRIES, TRIES, 2, 1], dim=1)
+    area, aspect, place, mirrored = torch.split(uniform, [TRIES, TRIES, 2, 1], dim=1)
     return WindowParams(area, aspect, place, mirrored[:, 0] < flip)
 
 
@@ -70,7 +70,10 @@ def _central(height: int, width: int) -> tuple[int, int, int, int]:
 
 
 def resized_crop(images: Tensor, window: Tensor, mirrored: Tensor, size: int, interpolation: Interpolation) -> Tensor:
-    """uint8 [B, C, H, W] -> [B, C, size, size]: each image's window [B, 4] (top, left, height, width), then mirrored."""
+    """uint8 [B, C, H, W] -> [B, C, size, size]: each image's window (top, left, height, width), then mirrored or not.
+
+    window: [B, 4]; mirrored: [B] bool; both on the host.
+    """
     if images.device.type == "cpu":
         return _one_by_one(images, window, mirrored, size, interpolation)
     return batched(images, window, mirrored, size, interpolation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.protocols.schema import SPLIT_ALWAYS, SPLIT_KEYS, SPLIT_OPTIONAL
@@ -85,7 +85,7 @@ def adacm_counts(sizes: Mapping[str, int], labels: int) -> dict[str, int]:
 def adacm_released_counts(sizes: Mapping[str, int], labels: int) -> dict[str, int]:
     """What Ada-CM's released `data_split` labels on RAF-DB: 250 of fear and (labels - 250) / 6 of each other class.
 
-    It slices a shuffled class with [:count]; below 256 labels the count is negative, and the slice is all but so many.
+    It slices a shuffled class with [:count]; below 245 labels the count is negative, and the slice is all but so many.
     """
     _check_rafdb_classes("adacm_released", sizes)
     count = int((labels - ADACM_FEAR) / (RAFDB_CLASSES - 1))
@@ -101,7 +101,7 @@ def _check_rafdb_classes(recipe: str, sizes: Mapping[str, int]) -> None:
         )
 
 
-def check_parameters(recipe: str, parameters: Parameters, sizes: Mapping[str, int]) -> Mapping[str, int]:
+def check_parameters(recipe: str, parameters: Parameters, classes: Collection[str]) -> Mapping[str, int]:
     """The checked exceptions of a balanced split; DataError for anything that does not belong."""
     if recipe not in SPLIT_KEYS:
         raise DataError(f"unknown split recipe '{recipe}'; valid: {', '.join(SPLIT_KEYS)}, or a split file")
@@ -117,8 +117,8 @@ def check_parameters(recipe: str, parameters: Parameters, sizes: Mapping[str, in
         wrong.append(f"exceptions must give counts by class, not {exceptions}")
         exceptions = {}
     for name, count in exceptions.items():
-        if name not in sizes:
-            wrong.append(f"excepts '{name}', which is no class ({', '.join(sizes)})")
+        if name not in classes:
+            wrong.append(f"excepts '{name}', which is no class ({', '.join(classes)})")
         elif not _whole(count):
             wrong.append(f"excepts '{name}' with {count}, which is no whole number from 1")
     if wrong:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
 from ferbench.bench.data.faceset import DataError, FaceSet
-from ferbench.bench.data.split_counts import Parameters, requested_counts
+from ferbench.bench.data.split_counts import Parameters, check_parameters, requested_counts
 
 Indices = NDArray[np.int64]
 PARTS = ("labelled", "unlabelled", "validation", "test")
@@ -89,36 +89,38 @@ def _training_and_test(faces: FaceSet, recipe: str, parameters: Parameters, seed
     """The data set's own training and test images or, for kfold, the other folds of the training images and one fold.
 
     Which one is `fold` (from 1) or, without it, the seed, taken in turn: the runs of seeds 1 to `folds` test each once.
+    Only images with a label are folded.
     """
     if recipe != "kfold":
         return faces.train, np.sort(faces.test)
-    requested_counts(recipe, parameters, dict.fromkeys(faces.classes, 1))  # for its checks
+    check_parameters(recipe, parameters, faces.classes)
     values = cast(Mapping[str, int], parameters)
     folds = int(values["folds"])
     fold = int(values.get("fold", (seed - 1) % folds + 1))
     if fold > folds:
-        raise DataError(f"split kfold: fold {fold} of {folds} there is none; count from 1")
+        raise DataError(f"split kfold: there is no fold {fold} of {folds}; they count from 1")
+    known = faces.train[faces.labels[faces.train] >= 0]
     if values.get("own_folds"):
-        held = _own_fold(faces, folds, fold)
+        held = _own_fold(faces, known, folds, fold)
     else:
-        held = _shuffled_fold(faces, folds, fold, int(values.get("fold_seed", FOLD_SEED)))
+        held = _shuffled_fold(faces, known, folds, fold, int(values.get("fold_seed", FOLD_SEED)))
     return np.setdiff1d(faces.train, held), np.sort(held)
 
 
-def _own_fold(faces: FaceSet, folds: int, fold: int) -> Indices:
+def _own_fold(faces: FaceSet, known: Indices, folds: int, fold: int) -> Indices:
     if faces.folds is None:
         raise DataError(f"{faces.name} comes without folds of its own; leave own_folds out")
-    numbers = np.unique(faces.folds[faces.train])
+    numbers = np.unique(faces.folds[known])
     if len(numbers) != folds:
         raise DataError(f"{faces.name} comes in {len(numbers)} folds of its own, not {folds}")
-    held: NDArray[np.bool_] = faces.folds[faces.train] == numbers[fold - 1]
-    return faces.train[held]
+    held: NDArray[np.bool_] = faces.folds[known] == numbers[fold - 1]
+    return known[held]
 
 
-def _shuffled_fold(faces: FaceSet, folds: int, fold: int, seed: int) -> Indices:
-    if folds > len(faces.train):
-        raise DataError(f"{faces.name}: {len(faces.train)} training images are too few for {folds} folds")
-    by_path = faces.train[np.argsort(faces.ids[faces.train])]
+def _shuffled_fold(faces: FaceSet, known: Indices, folds: int, fold: int, seed: int) -> Indices:
+    if folds > len(known):
+        raise DataError(f"{faces.name}: {len(known)} training images are too few for {folds} folds")
+    by_path = known[np.argsort(faces.ids[known])]
     _, held = list(KFold(folds, shuffle=True, random_state=seed).split(by_path))[fold - 1]
     return by_path[np.asarray(held, np.int64)]
 

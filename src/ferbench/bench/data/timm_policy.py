@@ -65,7 +65,8 @@ def apply_operations(images: Tensor, params: TimmParams, fill: Sequence[int]) ->
 def operate(images: Tensor, name: str, level: Tensor, fill: Sequence[int]) -> Tensor:
     """One operation on all images; level: [B] in [-1, 1] on the host, its sign used where the operation has one."""
     if name in _MAPS:
-        return bicubic(images, _MAPS[name](level, *images.shape[2:]), fill)
+        along_x, along_y = not name.endswith("_y"), not name.endswith("_x")
+        return bicubic(images, _MAPS[name](level, *images.shape[2:]), fill, x=along_x, y=along_y)
     return _COLOURS[name](images, level.to(images.device))
 
 
@@ -144,29 +145,29 @@ _MAPS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
 }
 
 
-def bicubic(images: Tensor, maps: Tensor, fill: Sequence[int]) -> Tensor:
-    """Pillow's affine transform with bicubic resampling: source x = a x + b y + c, y = d x + e y + f, for pixel centres.
+def bicubic(images: Tensor, maps: Tensor, fill: Sequence[int], *, x: bool = True, y: bool = True) -> Tensor:
+    """Pillow's bicubic affine transform: a pixel comes from x' = a x + b y + c, y' = d x + e y + f (pixel centres).
 
     images: uint8 [B, C, H, W]; maps: [B, 6] float64 on the host; fill: three colours (a grey image takes their luma).
-    Pillow's cubic has a = -1, repeats the border and drops the fraction.
+    Pillow's cubic has a = -1, repeats the border and drops the fraction. x, y: False where the maps move nothing along
+    that axis, which then needs one neighbour instead of four.
     """
     batch, channels, height, width = images.shape
     device = images.device
     a, b, c, d, e, f = maps.to(device).view(batch, 6, 1, 1).unbind(1)
-    x = torch.arange(width, dtype=torch.float64, device=device) + 0.5
-    y = torch.arange(height, dtype=torch.float64, device=device).unsqueeze(1) + 0.5
-    across, down = a * x + b * y + c, d * x + e * y + f
+    u = torch.arange(width, dtype=torch.float64, device=device) + 0.5
+    v = torch.arange(height, dtype=torch.float64, device=device).unsqueeze(1) + 0.5
+    across, down = a * u + b * v + c, d * u + e * v + f
     inside = (across >= 0) & (across < width) & (down >= 0) & (down < height)
     column, row = (across - 0.5).floor(), (down - 0.5).floor()
-    along_x, along_y = _cubic((across - 0.5 - column).float()), _cubic((down - 0.5 - row).float())
-    columns = [(column.long() + k).clamp(0, width - 1) for k in (-1, 0, 1, 2)]
+    columns = _neighbours(across - 0.5 - column, column, width, x)
+    rows = _neighbours(down - 0.5 - row, row, height, y)
     pixels = images.reshape(batch, channels, -1).float()
     total = torch.zeros(batch, channels, height, width, device=device)
-    for k, weight in zip((-1, 0, 1, 2), along_y, strict=True):
-        start = (row.long() + k).clamp(0, height - 1) * width
+    for start, weight in rows:
         line = torch.zeros_like(total)
-        for place, share in zip(columns, along_x, strict=True):
-            index = (start + place).view(batch, 1, -1).expand(-1, channels, -1)
+        for place, share in columns:
+            index = (start * width + place).view(batch, 1, -1).expand(-1, channels, -1)
             line.addcmul_(pixels.gather(2, index).view(total.shape), share.unsqueeze(1))
         total.addcmul_(line, weight.unsqueeze(1))
     colours = fill if channels == 3 else (sum(v * w for v, w in zip(fill, color.LUMA, strict=True)) // color.ONE,)
@@ -174,6 +175,10 @@ def bicubic(images: Tensor, maps: Tensor, fill: Sequence[int]) -> Tensor:
     return torch.where(inside.unsqueeze(1), total.clamp_(0, 255), outside).to(torch.uint8)
 
 
-def _cubic(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights of the four neighbours at a distance t in [0, 1) behind the second."""
-    return -t + 2 * t**2 - t**3, 1 - 2 * t**2 + t**3, t + t**2 - t**3, -(t**2) + t**3
+def _neighbours(t: Tensor, first: Tensor, side: int, moved: bool) -> list[tuple[Tensor, Tensor]]:
+    """Place and weight of each neighbour on one axis, at a distance t in [0, 1) behind `first`."""
+    if not moved:
+        return [(first.long().clamp(0, side - 1), torch.ones_like(t, dtype=torch.float32))]
+    t = t.float()
+    weights = (-t + 2 * t**2 - t**3, 1 - 2 * t**2 + t**3, t + t**2 - t**3, -(t**2) + t**3)
+    return [((first.long() + k).clamp(0, side - 1), weight) for k, weight in zip((-1, 0, 1, 2), weights, strict=True)]

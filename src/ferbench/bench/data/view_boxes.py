@@ -33,7 +33,9 @@ def in_window(boxes: Tensor, window: Tensor, mirrored: Tensor, size: int) -> Ten
     return _mirror((boxes - corner) * scale, mirrored, size).clamp(0, size)
 
 
-def in_padded_crop(boxes: Tensor, shape: tuple[int, int], corner: Tensor, mirrored: Tensor, size: int, padding: int) -> Tensor:
+def in_padded_crop(
+    boxes: Tensor, shape: tuple[int, int], corner: Tensor, mirrored: Tensor, size: int, padding: int
+) -> Tensor:
     """boxes [B, 4] of images of `shape` (height, width) resized to size x size, padded with `padding` pixels on every
     side, cut at corner [B, 2] (top, left) to size x size and mirrored [B] bool; clamped."""
     height, width = shape

@@ -28,7 +28,8 @@ EPSILON = 1e-6  # added to a patch's variance
 
 @dataclass(frozen=True)
 class MAEOptions:
-    """mask_ratio: share of patches taken out; norm_pix: targets standardised per patch; decoder: width, blocks, heads."""
+    """mask_ratio: share of patches taken out; norm_pix: targets standardised patch by patch; positions: whether the
+    encoder's position table is fixed; decoder: width, blocks and heads."""
 
     mask_ratio: float = 0.75
     norm_pix: bool = True
@@ -37,8 +38,15 @@ class MAEOptions:
     decoder_depth: int = 8
     decoder_heads: int = 16
 
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_ratio < 1 or min(self.decoder_width, self.decoder_depth, self.decoder_heads) < 1:
+            raise ValueError("mask_ratio must lie between 0 and 1, and the decoder's sizes be at least 1")
+
 
 class MAE(Masked):
+    encoder: Any
+    positions: Tensor
+
     Options = MAEOptions
     released: ClassVar[Mapping[str, object]] = {"norm_pix": False}
     paper = "He et al., CVPR 2022"
@@ -46,10 +54,12 @@ class MAE(Masked):
     def __init__(self, encoder: nn.Module, options: MAEOptions) -> None:
         super().__init__()
         vit.check_plain(encoder, "mae")
-        self.encoder: Any = encoder
+        self.encoder = encoder
         self.options, self.mask_ratio = options, options.mask_ratio
-        self.side = encoder.patch_embed.patch_size[0]  # type: ignore[union-attr,index]
-        grid, width = encoder.patch_embed.grid_size[0], options.decoder_width  # type: ignore[union-attr,index]
+        if not 0 < self.kept < self.patches:
+            raise ValueError(f"mask_ratio={self.mask_ratio} of {self.patches} patches leaves none on one side")
+        self.side = int(self.encoder.patch_embed.patch_size[0])
+        grid, width = int(self.encoder.patch_embed.grid_size[0]), options.decoder_width
         self.embed = nn.Linear(self.encoder.embed_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("positions", vit.sincos_positions(width, grid), persistent=False)

@@ -100,8 +100,8 @@ def random_order(noise: Tensor) -> Tensor:
 
 def mask_of(order: Tensor, kept: int) -> Tensor:
     """[B, L] bool, True where a patch is masked, in the patches' own order."""
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
-    return rank >= kept
+    place = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, place) >= kept
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

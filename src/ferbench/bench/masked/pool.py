@@ -33,7 +33,7 @@ class Pool:
         self, chosen: Tensor, names: Sequence[View], recipe: ViewRecipe, seed: int, step: int, share: Share
     ) -> dict[str, Tensor]:
         """[rows of this process, 3, S, S] under each name; parameters are drawn for the whole batch."""
-        result = {}
+        result: dict[str, Tensor] = {}
         for name in names:
             params = draw(name, len(chosen), recipe, generator(seed, f"pre-training/{name}", step))
             rows = torch.arange(len(chosen))[share.rows]

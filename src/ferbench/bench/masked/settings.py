@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from ferbench.bench.data.augment import ViewRecipe
 from ferbench.bench.data.normalisation import MEAN_STD
@@ -24,6 +25,8 @@ class Settings:
     warmup_epochs: int = field(default=50, metadata={"least": 0})
     warmup_lr: float = field(default=0.0, metadata={"least": 0.0})
     min_lr: float = field(default=0.0, metadata={"least": 0.0})
+    optimizer: str = field(default="adamw", metadata={"choices": ("adamw", "sgd")})
+    momentum: float = field(default=0.9, metadata={"least": 0.0, "below": 1.0})  # sgd only
     weight_decay: float = field(default=0.05, metadata={"least": 0.0})
     decay_all: bool = False  # biases, normalisations and tokens as well (SSFER's released code)
     beta1: float = field(default=0.9, metadata={"least": 0.0, "below": 1.0})
@@ -43,5 +46,5 @@ class Settings:
         """How images become inputs."""
         mean, std = MEAN_STD[self.mean_std]
         return ViewRecipe(
-            size=self.input_size, mean=mean, std=std, geometry=self.augmentation, least_area=self.crop_scale,
-        )  # type: ignore[arg-type]  # fmt: skip
+            size=self.input_size, mean=mean, std=std, geometry=cast(Any, self.augmentation), least_area=self.crop_scale,
+        )  # fmt: skip

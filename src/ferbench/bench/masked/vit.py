@@ -22,7 +22,8 @@ def check_plain(encoder: nn.Module, wanted_by: str) -> None:
 def tokens(vit: Any, images: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """[B, L, D]: embedded patches with their positions; `replace` changes them before the positions are added."""
     embedded: Tensor = vit.patch_embed(images)
-    return (replace(embedded) if replace else embedded) + vit.pos_embed[:, 1:]
+    placed: Tensor = (replace(embedded) if replace else embedded) + vit.pos_embed[:, 1:]
+    return placed
 
 
 def encode(vit: Any, patches: Tensor) -> Tensor:

@@ -75,11 +75,16 @@ def rates(threads: int, samples: int, count: int, command: str) -> list[SpeedRow
 
 def memory(threads: int, counts: tuple[int, ...], command: str) -> list[SpeedRow]:
     """Peak resident memory of a process that prepares so many files: it grows by the listing alone."""
-    script = (
-        "import resource, sys; from pathlib import Path\n"
-        "from ferbench.bench.speed.prepare import prepare_once\n"
-        "prepare_once(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), size=48)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+    script = (  # without torch, whose libraries would be most of the figure
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from ferbench.bench.data.listing import DECODE_OPTIONS, Listing\n"
+        "from ferbench.bench.data.prepare import prepare_listing\n"
+        "from ferbench.bench.data.tree import walk_images\n"
+        "root, ids = Path(sys.argv[1]), np.array(list(walk_images(Path(sys.argv[1]))))\n"
+        "bare = Listing('drawn', root, 'folder', ids, np.zeros(len(ids), np.int8), np.full(len(ids), -1), ())\n"
+        "decoding = {name: option.default for name, option in DECODE_OPTIONS.items()} | {'size': 48}\n"
+        "prepare_listing(bare, Path(sys.argv[2]), decoding, threads=int(sys.argv[3]))\n"
+        "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
     )
     rows = []
     for count in counts:
@@ -87,7 +92,7 @@ def memory(threads: int, counts: tuple[int, ...], command: str) -> list[SpeedRow
             make_files(Path(folder, "files"), count)
             arguments = [sys.executable, "-c", script, f"{folder}/files", f"{folder}/cache", str(threads)]
             output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
-        peak = [float(output.split()[-1])]
+        peak = [float(output.split()[-1]) / 1024]  # unlike getrusage, without what the parent held when it forked
         case = f"{count:,} JPEGs of {SIDE} px to 48 px"
         rows.append(measured("prepare", "memory", case, "MiB", peak, benchmark=memory, command=command))
     return rows
