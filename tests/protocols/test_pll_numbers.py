@@ -114,7 +114,7 @@ def test_lengths_follow_from_the_data() -> None:
         assert fitted(recipe, images, 0).steps_per_epoch == recipe.steps_per_epoch
     assert fitted(PROTOCOL.recipe("vit", "paper"), FERPLUS, 0).steps_per_epoch == 89
     small = fitted(PROTOCOL.recipe("vit", "cpu"), FERPLUS, 0)
-    assert (small.epochs * small.steps_per_epoch, small.backbone, small.weights) == (4000, "resnet_small", "none")
+    assert (small.epochs * small.steps_per_epoch, small.backbone, small.weights) == (3000, "resnet_small", "none")
 
 
 def test_epochs_follow_the_data_set() -> None:
