@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from ferbench.bench.backbones import BACKBONES, Classifier, WeightsError, load_weights, make_classifier
 
-SIZES = {"resnet18": 64, "resnet50": 64, "wrn_28_2": 32, "vit_base": 32, "vit_tiny": 32, "resnet_small": 48}
+SIZES = {
+    "resnet18": 64,
+    "resnet50": 64,
+    "wrn_28_2": 32,
+    "vit_base": 32,
+    "vit_tiny": 32,
+    "resnet_small": 48,
+    **dict.fromkeys(("mobilenetv2", "mobilenetv3", "vgg11", "vgg13", "vit_small", "vit_large", "vit_tiny_16"), 32),
+}
 
 
 def count(module: nn.Module) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ferbench.bench.data import fake_own
 from ferbench.bench.data.faces import scan_faces
@@ -166,3 +167,18 @@ def test_no_faces(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match="no images in .*: expected image files in any folders"):
         scan_faces(tmp_path, {"most": 0})
+
+
+def test_other_pixels_under_the_same_names_are_another_data_set(tmp_path: Path) -> None:
+    prints = []
+    for name, mirrored in (("first", False), ("second", False), ("third", True)):
+        root = tmp_path / name
+        fake_own.folder(root, 2)
+        if mirrored:
+            image = next((root / "train").rglob("*.*"))
+            with Image.open(image) as picture:
+                flipped = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+            flipped.save(image)
+        prepare_dataset("folder", {}, root=root, cache=tmp_path / "cache")
+        prints.append(open_dataset("folder", {}, root=root, cache=tmp_path / "cache").fingerprint)
+    assert prints[0] == prints[1] != prints[2]

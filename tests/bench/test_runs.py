@@ -18,7 +18,8 @@ from ferbench.bench.backbones import WeightsError, make_classifier
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.splits import make_split
 from ferbench.bench.reproduce import claimed, make_plan, seeds_of
-from ferbench.bench.runs import Workspace, make_run, resolve_cell, settings
+from ferbench.bench.runs import Workspace, make_run, method_settings, resolve_cell, settings
+from ferbench.methods import Variant
 from ferbench.protocols import cells, load_protocol, select
 
 MakeFaces = Callable[..., FaceSet]
@@ -50,6 +51,16 @@ def test_the_recipe_s_joint_pass_reaches_methods_that_have_one() -> None:
     assert by_row["fixmatch"]["recipe"]["joint"] and by_row["fixmatch"]["options"]["joint"] is True
     assert by_row["remop"]["options"]["joint"] is True
     assert "joint" not in by_row["vanilla"]["options"]
+
+
+def test_the_recipe_s_joint_pass_does_not_replace_a_wider_one() -> None:
+    """Methods and variants that send all views through one pass go on doing so."""
+    recipe = dataclasses.replace(load_protocol("demo").recipe("synthetic", "cpu"), joint=True)
+    chosen: list[tuple[str, Variant, object]] = [
+        ("flexmatch", "paper", True), ("flexmatch", "usb", "all"), ("adamatch", "paper", "all"),
+    ]  # fmt: skip
+    for method, variant, joint in chosen:
+        assert method_settings(method, {}, variant, recipe)["options"]["joint"] == joint
 
 
 def test_variants_are_different_runs() -> None:

@@ -25,7 +25,7 @@ TARGETS = ("sm80", "sm90", "sm100", "gfx942")
 SHARED_LIMIT = {"sm80": 163 * 1024, "sm90": 227 * 1024, "sm100": 227 * 1024, "gfx942": 64 * 1024}
 SECONDS = 30.0
 TUNED = "3.9."
-"""The Triton under which no kernel spills. Under 3.6 and 3.8 the assembler keeps up to 40 bytes a thread on the stack."""
+"""The Triton under which no kernel spills. Under 3.6 and 3.8 up to 40 bytes a thread lie on the stack."""
 OTHERS_SPILL = 40
 
 with (HERE / "budget.csv").open(newline="") as file:

@@ -216,9 +216,7 @@ def _prediction(logits: Any, features: Any = None) -> Prediction:
 def passes_of() -> Callable[..., Passes]:
     """Logits by view, weak ones as probabilities -> what a learner's `passes` gives; tensors keep their gradient."""
 
-    def make(
-        labelled: Any, weak: Any = (), strong: Any = (), index: Any = None, labelled_strong: Any = None
-    ) -> Passes:
+    def make(labelled: Any, weak: Any = (), strong: Any = (), index: Any = None, labelled_strong: Any = None) -> Passes:
         def several(rows: Any, logits: Callable[[Any], Any]) -> tuple[Prediction, ...]:
             if len(rows) == 0:
                 return ()

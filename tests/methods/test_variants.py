@@ -23,8 +23,8 @@ TOOLBOX = {  # microsoft/Semi-supervised-learning at 1ef4cbe, config/classic_cv 
     "vat": {"epsilon": 6, "epsilon_at": 0, "xi": 1e-6, "unlabelled_weight": 1, "entropy_weight": 0.06, "ramp": 0.4},
     "mixmatch": {"alpha": 0.5, "temperature": 0.5, "unlabelled_weight": 100, "ramp": 0.4, "interleave": False},
     "remixmatch": {
-        "alpha": 0.75, "unlabelled_weight": 1.5, "anchor_weight": 0.5, "rotation_weight": 0.5, "ramp": 1 / 64, "window": 0,
-        "labelled_view": "weak", "interleave": False,
+        "alpha": 0.75, "unlabelled_weight": 1.5, "anchor_weight": 0.5, "rotation_weight": 0.5, "ramp": 1 / 64,
+        "window": 0, "labelled_view": "weak", "interleave": False,
     },
     "comatch": {
         "temperature": 0.2, "alpha": 0.9, "threshold": 0.95, "edge": 0.8, "queue": 2560, "window": 32, "width": 64,

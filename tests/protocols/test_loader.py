@@ -124,6 +124,8 @@ WRONG = {
     "unknown optimizer": ("lr = 1\n", 'lr = 1\noptimizer = "adm"\n', "'adm' is not known; did you mean 'adam'?"),
     "preset key": ("lr = 1e-3", "learning_rate = 1e-3", "presets.cpu: unknown key 'learning_rate'; valid keys"),
     "preset value": ("lr = 1e-3", "lr = -1", "presets.cpu.lr: must be above 0.0, got -1"),
+    "preset key of a recipe": ("lr = 1e-3", '"long.rate" = 1e-3', "presets.cpu: unknown key 'rate'; valid keys"),
+    "preset of no recipe": ("lr = 1e-3", '"lnog.lr" = 1e-3', "presets.cpu.lnog.lr: no 'lnog'; did you mean 'long'?"),
     "no preset": ("[presets.paper]\n[presets.cpu]", "[recipes.other]\nextends = 'base'", "missing key 'presets'"),
     "unknown base": ('extends = "base"', 'extends = "bas"', "recipes.long.extends: no 'bas' in this file"),
     "unknown data set": ('dataset = "faces"', 'dataset = "face"', "dataset: no 'face'; did you mean 'faces'?"),
@@ -145,6 +147,13 @@ def test_wrong_file_is_one_line_with_file_and_key(tmp_path: Path, old: str, new:
     text = message(write(tmp_path, BASE.replace(old, new, 1)))
     assert expected in text
     assert "protocol.toml" in text
+
+
+def test_a_preset_may_set_one_recipe_otherwise(tmp_path: Path) -> None:
+    text = BASE.replace("lr = 1e-3", 'lr = 1e-3\n"long.lr" = 1e-4', 1)
+    protocol = load_protocol(write(tmp_path, text))
+    assert [protocol.recipe(name, "cpu").lr for name in ("base", "long")] == [1e-3, 1e-4]
+    assert protocol.recipe("long", "paper").lr == 1
 
 
 def test_extends_has_one_level(tmp_path: Path) -> None:

@@ -133,9 +133,7 @@ def _made(found: Iterable[Path]) -> set[tuple[object, object]]:
     return made
 
 
-def _cells_by_settings(
-    protocols: Iterable[Protocol], made: Container[tuple[object, object]]
-) -> dict[str, list[Cell]]:
+def _cells_by_settings(protocols: Iterable[Protocol], made: Container[tuple[object, object]]) -> dict[str, list[Cell]]:
     """Cells by what their runs' settings must be, for runs of a method and preset that were `made`."""
     index: dict[str, list[Cell]] = defaultdict(list)
     for protocol in protocols:

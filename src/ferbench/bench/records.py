@@ -1,7 +1,7 @@
 """The files of a run: written to a temporary name and renamed, so that a killed run leaves whole files only.
 
-`results/runs/<run-id>/` holds spec.json (fully resolved), metrics.jsonl (a line per epoch), predictions.npz (of the test
-images: scores, labels, features), record.json (metrics, time, memory, versions) and checkpoint.pt (plain types).
+`results/runs/<run-id>/` holds spec.json (fully resolved), metrics.jsonl (a line per epoch), predictions.npz (of the
+test images: scores, labels, features), record.json (metrics, time, memory, versions) and checkpoint.pt (plain types).
 """
 
 from __future__ import annotations

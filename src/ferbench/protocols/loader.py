@@ -28,6 +28,7 @@ from ferbench.protocols.schema import (
     Row,
     Split,
     Table,
+    preset_for,
 )
 
 FOLDER = Path(__file__).parent
@@ -148,8 +149,10 @@ def _check(protocol: Protocol) -> None:
     if not protocol.presets:
         raise ProtocolError(f"{path}: presets: needs at least one, e.g. [presets.paper]")
     for name, preset in protocol.presets.items():
-        for recipe in protocol.recipes.values():
-            build(Recipe, {**vars(recipe), **preset}, f"{path}.presets.{name}")
+        for key in (key for key in preset if "." in key):
+            _known(key.rpartition(".")[0], protocol.recipes, f"{path}.presets.{name}.{key}")
+        for recipe_name, recipe in protocol.recipes.items():
+            build(Recipe, {**vars(recipe), **preset_for(preset, recipe_name)}, f"{path}.presets.{name}")
     for name, split in protocol.splits.items():
         _check_split(split, f"{path}.splits.{name}")
     _unique([table.id for table in protocol.tables], f"{path}.tables")

@@ -277,5 +277,11 @@ class Protocol:
         """Recipe `name` with `options` and, over them, the preset's. Raises ProtocolError for an unknown preset."""
         if preset not in self.presets:
             raise ProtocolError(f"{self.name} has no preset '{preset}'; it has: {', '.join(self.presets)}")
-        overrides: Mapping[str, Option] = {**(options or {}), **self.presets[preset]}
+        overrides: Mapping[str, Option] = {**(options or {}), **preset_for(self.presets[preset], name)}
         return replace(self.recipes[name], **overrides)  # type: ignore[arg-type]  # checked by the loader
+
+
+def preset_for(preset: Mapping[str, Option], recipe: str) -> dict[str, Option]:
+    """What a preset sets in `recipe`: its plain keys and, over them, those written as "RECIPE.KEY"."""
+    own = {key.removeprefix(f"{recipe}."): value for key, value in preset.items() if key.startswith(f"{recipe}.")}
+    return {**{key: value for key, value in preset.items() if "." not in key}, **own}

@@ -105,6 +105,7 @@ def _faces(dataset: ListedSet, prepared: Prepared, chosen: Mapping[str, Value]) 
         train = np.flatnonzero(index["readable"] & np.isin(labelling.parts, part_codes(train_parts)))
     train, test = _deduplicated(train, test, index["same_pixels"], str(chosen["dedupe"]))
     options = {key: value for key, value in chosen.items() if not isinstance(value, float)}  # none is one
+    identity = options | ({"pixels": str(prepared.meta["pixels"])} if dataset.own else {})
     faces = FaceSet(
         name=dataset.name,
         classes=labelling.classes,
@@ -115,7 +116,7 @@ def _faces(dataset: ListedSet, prepared: Prepared, chosen: Mapping[str, Value]) 
         train=train,
         test=test,
         options=options,
-        fingerprint=faceset_fingerprint(options, index["ids"], labelling.labels, labelling.parts, train, test),
+        fingerprint=faceset_fingerprint(identity, index["ids"], labelling.labels, labelling.parts, train, test),
         votes=labelling.votes,
         boxes=index.get("boxes"),
         subjects=index.get("subjects"),

@@ -178,6 +178,7 @@ class ListedSet:
     relabel:      (labelling as listed, columns by name with `ids` and `subjects`, open options) -> labelling
     defaults:     other defaults of COMMON options
     unlabelled:   whether images of a training part that have no label are trained on, as unlabelled ones
+    own:          whether every user's copy is another set of images: their pixels are then part of its fingerprint
     """
 
     name: str
@@ -191,6 +192,7 @@ class ListedSet:
     defaults: Options = field(default_factory=dict)
     family: str = ""
     unlabelled: bool = False
+    own: bool = False
 
     @property
     def prepared_name(self) -> str:

@@ -19,7 +19,7 @@ from ferbench.bench.data.face_boxes import Faces, find_faces, source_key
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.listing import Listing, Options
 from ferbench.bench.data.partial import Partial, finished, partial_work
-from ferbench.bench.data.prepared_index import index_arrays, size_notes, sizes, stored_form
+from ferbench.bench.data.prepared_index import index_arrays, pixel_hash, size_notes, sizes, stored_form
 from ferbench.bench.data.stored_form import check_options, choose_crop, choose_settings, crop_warning, read_image
 from ferbench.bench.data.tree import reading
 from ferbench.bench.data.verify import (
@@ -140,7 +140,7 @@ def _make(
                 "resumed": resumed, "seconds": time.perf_counter() - started,
             }  # fmt: skip
             meta = {"dataset": listing.dataset, "format": FORMAT, "images": len(listing.ids)}
-            write_meta(work.folder, {**meta, **listed, "decoded": decoded})
+            write_meta(work.folder, {**meta, **listed, "decoded": decoded, "pixels": pixel_hash(work)})
             put_in_place(work.folder, folder, listing.dataset)
             (folder / "rows.npy").unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from typing import Any
 
@@ -35,6 +36,11 @@ def index_arrays(listing: Listing, faces: Faces, settings: Settings, work: Parti
         if getattr(listing, name) is not None:
             arrays[name] = getattr(listing, name)
     return arrays | {f"column_{name}": column for name, column in listing.columns.items()}
+
+
+def pixel_hash(work: Partial) -> str:
+    """SHA-256 (hex) over all decoded images in the order of the listing."""
+    return hashlib.sha256(np.ascontiguousarray(work.rows["digest"]).tobytes()).hexdigest()
 
 
 def stored_form(settings: Settings, faces: Faces) -> dict[str, str | int | float | None]:
