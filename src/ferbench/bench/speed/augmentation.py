@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ferbench.bench.data.augment import ViewRecipe, draw, make_plan
+from ferbench.bench.data.augment import ViewRecipe, draw_strong, make_plan
 from ferbench.bench.speed.case import Case, Inputs
 from ferbench.kernels import augment, reference
 
@@ -34,7 +34,7 @@ class Augmentation(Case):
         recipe = ViewRecipe(size=size["out"], padding=size["out"] * 8 // 224)
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(256, (batch, side, side, size["C"]), device=device, dtype=torch.uint8)
-        plan = make_plan(draw("strong", batch, recipe, generator), batch, side, side, recipe)
+        plan = make_plan(draw_strong(batch, recipe, generator), batch, side, side, recipe)
         return [images, plan.to(device), recipe.size, recipe.padding]
 
     def ours(self, images: Tensor, plan: Tensor, size: int, padding: int) -> Sequence[Tensor]:
