@@ -198,7 +198,9 @@ def test_torchrun_on_the_command_line(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = ["train", "fixmatch", "--data-option", "scale=0.01", "--split", "balanced:per_class=2"]
-    for change in ("backbone=vit_tiny", "dropout=0", "epochs=1", "steps_per_epoch=3", "batch_size=4", "input_size=16"):
+    # plain descent: Adam would turn the rounding of a gradient near zero into a step of full length
+    for change in ("backbone=vit_tiny", "dropout=0", "epochs=1", "steps_per_epoch=3", "batch_size=4", "input_size=16",
+                   "optimizer=sgd", "lr=0.1"):  # fmt: skip
         arguments += ["--recipe", change]
     environment = {**os.environ, "FERBENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     outputs = {}
@@ -218,7 +220,7 @@ def test_torchrun_on_the_command_line(tmp_path: Path) -> None:
     folders = [next((tmp_path / name / "runs").iterdir()) for name in ("one", "two")]
     assert folders[0].name == folders[1].name
     first, second = (checkpoint(folder) for folder in folders)
-    assert largest_difference(first["method"], second["method"]) < 1e-4
+    assert largest_difference(first["method"], second["method"]) < 1e-5
     files = [{path.name for path in folder.iterdir()} - {".lock"} for folder in folders]
     assert files[0] == files[1]
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from ferbench.bench import leaderboard
 from ferbench.bench.cli import main
 from ferbench.bench.leaderboard import Leaderboard, Line, collect, implemented, render, write_csv
 from ferbench.protocols import Protocol, load_protocol, select
@@ -140,6 +141,18 @@ def test_rendered_table_shows_every_row(tmp_path: Path, record_run: RecordRun) -
     by_label = {line.split("│")[1].strip(): position for position, line in enumerate(text.splitlines()) if "│" in line}
     cpe = text.splitlines()[by_label["FixMatch w/ CPE"] + 1]
     assert implemented(select("remop/3/cpe")[0]) == ("not implemented yet" not in cpe)
+
+
+def test_a_wide_table_shows_the_columns_that_have_runs_and_counts_the_others(
+    tmp_path: Path, record_run: RecordRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaderboard, "MOST_COLUMNS", 3)
+    assert "columns without a run" not in shown(load_protocol("remop"), "3", collect(tmp_path))
+    record_run(REMOP, 1, 80.0)
+    text = shown(load_protocol("remop"), "3", collect(tmp_path))
+    assert (
+        "3 columns without a run are not shown" in text and "not run" not in text.split("released paper last")[1][:60]
+    )
 
 
 def test_rendered_table_tells_published_only_and_absent(tmp_path: Path) -> None:

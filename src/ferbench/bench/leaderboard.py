@@ -26,6 +26,7 @@ from ferbench.protocols import Cell, Protocol, Published, Table, cells, load_pro
 
 SELECTIONS = ("last", "best-on-val", "best-on-test")
 COMPARABLE = "paper"
+MOST_COLUMNS = 4  # on a terminal
 
 
 @dataclass(frozen=True)
@@ -91,23 +92,32 @@ def write_csv(lines: Iterable[Line], path: Path) -> None:
 
 
 def render(protocol: Protocol, table: Table, lines: Iterable[Line], selections: Sequence[str] = ("last",)) -> Group:
-    """One table for the terminal: under each row's published numbers what was measured, or why nothing was."""
+    """One table for the terminal: under each row's published numbers what was measured, or why nothing was.
+
+    Of a table too wide for a terminal only the columns with a run are shown, and the others counted below.
+    """
     ours = [line for line in lines if (line.paper, line.table) == (protocol.name, table.id)]
     shown = [line for line in ours if line.selection in selections]
+    run = {line.column for line in shown if line.run_ids}
+    columns = [column for column in table.columns if not run or len(table.columns) <= MOST_COLUMNS or column.id in run]
     title = escape(f"{protocol.name} {table.id}: {table.caption}")
     grid = RichTable(title=title, title_justify="left", header_style="bold")
     grid.add_column("method")
     grid.add_column(" / ".join(table.metrics))
-    for column in table.columns:
+    for column in columns:
         grid.add_column(escape(column.label), justify="right")
     for row in table.rows:
         mine = [line for line in shown if line.row == row.id]
-        entries = _entries(table, cells(protocol, f"{table.id}/{row.id}"), mine)
+        entries = _entries(
+            table, [cell for cell in cells(protocol, f"{table.id}/{row.id}") if cell.column in columns], mine
+        )
         for position, (head, *texts) in enumerate(entries):
             style = "dim" if head == "published" else None
             grid.add_row(escape(row.label) if position == 0 else "", head, *texts, style=style)
         grid.add_section()
-    remarks = [f"{entry.row}/{entry.column}: {entry.why}" for entry in table.absent]
+    left_out = len(table.columns) - len(columns)
+    remarks = [f"{left_out} columns without a run are not shown"] if left_out else []
+    remarks += [f"{entry.row}/{entry.column}: {entry.why}" for entry in table.absent]
     presets = sorted({line.preset for line in shown} - {COMPARABLE})
     remarks += [f"preset {preset}: its numbers are not comparable with published ones" for preset in presets]
     return Group(grid, *(Text(remark) for remark in [table.notes, *remarks] if remark))
