@@ -84,7 +84,6 @@ def test_stretched_maps_reach_from_0_to_1_and_a_flat_one_is_0() -> None:
 
 
 def test_with_a_teacher_the_teachers_pass_is_explained() -> None:
-    pytest.importorskip("ferbench.methods.ssfer")
     made, images = method("ssfer", "resnet_small", 32), torch.randn(3, 3, 32, 32)
     before = maps(made, images)
     for parameter in made.model.parameters():  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""What the commands `attack` and `cost` do with finished runs: open each, measure, keep the figures, make a table."""
+"""What the commands `attack`, `cost`, `predict` and `export` do with finished runs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ferbench.bench.cost import Cost, backbone_cost, run_cost
 from ferbench.bench.extras import write_extra
 from ferbench.bench.finished import FinishedRun, open_finished, open_test_images
 from ferbench.bench.plot_runs import find_runs
+from ferbench.bench.predict import export as write_weights
+from ferbench.bench.predict import image_paths, write_scores
 from ferbench.bench.records import RunError
 from ferbench.bench.runs import Workspace
 from ferbench.bench.state import view_recipe
@@ -75,6 +77,28 @@ def cost(target: str | None, workspace: Workspace, size: int) -> Iterator[Table 
         _add(table, run.folder.name, figures, run.recipe.input_size)
         write_extra(run.folder, "cost", figures.metrics(), size=run.recipe.input_size)
     yield table
+
+
+def predict(target: str, results: Path, images: Path, out: Path) -> str:
+    """Write what the run of `target` says of the images; returns a line. Raises RunError or DataError."""
+    run = _one(target, results)
+    paths = image_paths(images)
+    return f"{run.folder.name}: {write_scores(run, paths, out)} images; wrote {out}"
+
+
+def export(target: str, results: Path, out: Path) -> str:
+    """Write the weights of the run of `target`; returns a line. Raises RunError."""
+    run = _one(target, results)
+    write_weights(run, out)
+    return f"{run.folder.name}: wrote {out}"
+
+
+def _one(target: str, results: Path) -> FinishedRun:
+    runs = list(_opened(target, results))
+    if len(runs) > 1:
+        names = ", ".join(run.folder.name for run in runs[:3])
+        raise RunError(f"{target} names {len(runs)} runs ({names}, ...); name one of them")
+    return runs[0]
 
 
 def _add(table: Table, name: str, figures: Cost, size: int) -> None:

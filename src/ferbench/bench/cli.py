@@ -319,6 +319,33 @@ def attack_command(
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
 
 
+@app.command("predict")
+def predict_command(
+    target: Annotated[str, typer.Argument(help="A finished run's name or folder, or PAPER/TABLE/ROW/COLUMN.")],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    out: Annotated[Path, typer.Option(help="CSV of path, predicted class and scores.")] = Path("predicted.csv"),
+    results: Results = Path("results"),
+    threads: Threads = None,
+) -> None:
+    """What a finished run says of your own face images."""
+    from ferbench.bench import afterwards
+
+    _set_threads(threads)
+    console.print(afterwards.predict(target, results, images, out), highlight=False, soft_wrap=True)
+
+
+@app.command("export")
+def export_command(
+    target: Annotated[str, typer.Argument(help="A finished run's name or folder, or PAPER/TABLE/ROW/COLUMN.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    results: Results = Path("results"),
+) -> None:
+    """A finished run's tested weights as plain tensors, with classes and normalisation."""
+    from ferbench.bench import afterwards
+
+    console.print(afterwards.export(target, results, out), highlight=False, soft_wrap=True)
+
+
 @app.command("cost")
 def cost_command(
     target: Annotated[str | None, typer.Argument(help="A backbone, a run's name or folder, or PAPER/...")] = None,
