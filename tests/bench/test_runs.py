@@ -47,10 +47,12 @@ def test_a_cell_becomes_a_run(workspace: Workspace, tiny_protocol: Path) -> None
 
 
 def test_the_recipe_s_joint_pass_reaches_methods_that_have_one() -> None:
-    by_row = {cell.row.id: settings(cell, "cpu", 1) for cell in select("demo/1/*/*")}
+    by_row = {cell.row.id: settings(cell, "cpu", 1, "paper") for cell in select("remop/4/*/ferplus-1000-150")}
     assert by_row["fixmatch"]["recipe"]["joint"] and by_row["fixmatch"]["options"]["joint"] is True
     assert by_row["remop"]["options"]["joint"] is True
     assert "joint" not in by_row["vanilla"]["options"]
+    (apart,) = select("remop/4/fixmatch/ferplus-1000-150")
+    assert settings(apart, "cpu-separate", 1, "paper")["options"]["joint"] is False
 
 
 def test_the_recipe_s_joint_pass_does_not_replace_a_wider_one() -> None:
