@@ -100,7 +100,11 @@ def test_recording_keeps_launches_and_runs_nothing() -> None:
 
 
 def test_an_empty_grid_launches_nothing() -> None:
-    dispatch.launch(None, (0, 3))
+    class Kernel:
+        def __getitem__(self, grid: object) -> object:
+            raise AssertionError("launched")
+
+    assert dispatch.launch(Kernel(), (0, 3)) is None
 
 
 @pytest.mark.parametrize(

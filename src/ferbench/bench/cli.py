@@ -258,7 +258,8 @@ def reproduce(
     _print_ignored(board.ignored)
     console.print(f"table: {results / 'leaderboard.csv'}   runs: {results / 'runs'}", highlight=False)
     if target.startswith("demo"):
-        console.print("next: ferbench prepare ferplus --root PATH, then ferbench reproduce remop/4 --preset cpu")
+        then = "ferbench reproduce remop/4 --preset cpu-separate"
+        console.print(f"next: ferbench prepare ferplus --root PATH, then {then}")
 
 
 @app.command()
