@@ -52,6 +52,22 @@ def test_step_does_not_wait_for_the_device(any_method: MakeMethod, random_batch:
     assert all(loss.shape == () for loss in losses.values())
 
 
+def test_step_stays_on_one_device(
+    any_method: MakeMethod, random_batch: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Everything lies on a GPU but what the step makes itself: an operation that mixes devices raises, GPU or not."""
+    if "[vat" in request.node.name:
+        pytest.skip("takes a gradient within its step, whose threads ask for the GPU itself")
+    monkeypatch.setattr(torch, "_sample_dirichlet", lambda concentration, generator=None: concentration)  # has no fake
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            method = any_method().train()
+            batch = random_batch(method)
+        losses = method.step(*batch).losses
+        method.after_step(*batch[:2])
+    assert {loss.device.type for loss in losses.values()} == {"cuda"}
+
+
 @pytest.mark.parametrize(
     "offence",
     [

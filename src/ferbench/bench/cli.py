@@ -258,7 +258,7 @@ def reproduce(
     _print_ignored(board.ignored)
     console.print(f"table: {results / 'leaderboard.csv'}   runs: {results / 'runs'}", highlight=False)
     if target.startswith("demo"):
-        then = "ferbench reproduce remop/4 --preset cpu-separate"
+        then = "ferbench reproduce remop/4 --preset cpu"
         console.print(f"next: ferbench prepare ferplus --root PATH, then {then}")
 
 
