@@ -100,6 +100,13 @@ def test_labels_images_and_indices_belong_together(make_faces: MakeFaces) -> Non
     assert torch.equal(labelled.views["weak"], expected)
 
 
+def test_a_device_is_the_same_with_and_without_its_number(make_faces: MakeFaces) -> None:
+    """As `cuda` and `cuda:0`: images that lie on the device are not sent to it again."""
+    faces = make_faces()
+    store = ImageStore(faces, torch.device("cpu", 0))
+    assert np.array_equal(store.gather(torch.tensor([3, 1])).numpy(), faces.images[[3, 1]])
+
+
 def test_views_of_one_batch_are_drawn_apart(make_faces: MakeFaces) -> None:
     faces = make_faces()
     batch = batches(faces).unlabelled(0)

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -98,6 +98,8 @@ def test_step_does_not_wait_for_a_gpu(any_method: MakeMethod, random_batch: Any)
             return part.cuda()
         if isinstance(part, dict):
             return {name: move(value) for name, value in part.items()}
+        if is_dataclass(part) and not isinstance(part, type):
+            return replace(part, **{field.name: move(getattr(part, field.name)) for field in fields(part)})
         return type(part)(*map(move, part)) if isinstance(part, tuple) else part
 
     batch = move(cpu)

@@ -49,10 +49,11 @@ class ImageStore:
         if device.type == "cuda" and faces.images.nbytes < FREE_SHARE * torch.cuda.mem_get_info(device)[0]:
             images = images.to(device)
         self.images = images
+        self.on_device = images.device.type == device.type  # the devices differ where one of them has no number
 
     def gather(self, index: Tensor) -> Tensor:
         """index [B] on the host -> uint8 [B, H, W, C] on the device."""
-        if self.images.device == self.device:
+        if self.on_device:
             return self.images[index.to(self.device, non_blocking=True)]
         return self.images[index].pin_memory().to(self.device, non_blocking=True)
 
