@@ -16,7 +16,7 @@ import torch
 
 from ferbench.bench import records
 from ferbench.bench.data.cache import cache_root
-from ferbench.bench.data.candidates import MAKERS, candidate_options, fingerprint, make_candidates
+from ferbench.bench.data.candidates import MAKERS, candidate_options, figures, fingerprint, make_candidates
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.readers import open_dataset
 from ferbench.bench.progress import Silent
@@ -176,7 +176,8 @@ def test_bad_requests_say_what_is_wrong(make_faces: MakeFaces, kind: str, option
 
 def test_every_option_has_its_default() -> None:
     assert candidate_options("topk_model", {}) == {"k": 2, "below": 0.6, "literal": False}
-    assert all(candidate_options(kind, {}).keys() == maker.options.keys() for kind, maker in MAKERS.items())
+    for kind, maker in MAKERS.items():
+        assert candidate_options(kind, {}).keys() == {key for key, option in maker.options.items() if not option.late}
 
 
 def test_fingerprint_follows_sets_and_images(make_faces: MakeFaces) -> None:
@@ -305,6 +306,71 @@ def test_topk_of_a_finished_softmax_run(ferbench: Any, tiny_arguments: list[str]
     assert damaged.code == 2 and "training.npz: cannot be read" in damaged.error()
 
 
+def test_figures_by_loops(make_faces: MakeFaces) -> None:
+    """Sets with more than one class, and how often the label is among the k best before it is put there."""
+    faces = make_faces()
+    scores = np.random.default_rng(2).dirichlet(np.ones(3), len(faces.train)).astype(np.float32)
+    for literal in (False, True):
+        options = candidate_options("topk_model", {"k": 2, "literal": literal})
+        sets = make_candidates(faces, faces.train, "topk_model", options, 1, scores)
+        found = figures(faces, faces.train, sets, options, scores)
+        several = classes = given = 0
+        for row, image in zip(scores.tolist(), faces.train.tolist(), strict=True):
+            several += sets[image].sum() > 1
+            classes += sets[image].sum()
+            given += faces.labels[image] in sorted(range(3), key=lambda k: -row[k])[:2]
+        n = len(faces.train)
+        assert found == {
+            "ambiguous": pytest.approx(100 * several / n, abs=1e-4), "classes": pytest.approx(classes / n, abs=1e-4),
+            "given_in_top_k": pytest.approx(100 * given / n, abs=1e-4),
+        }  # fmt: skip
+        assert 0 < found["given_in_top_k"] < 100 and 0 < found["ambiguous"] < 100
+    drawn = make_candidates(faces, faces.train, "uniform_flip", {"q": 0.4}, 1)
+    assert set(figures(faces, faces.train, drawn, {"q": 0.4})) == {"ambiguous", "classes"}
+
+
+def test_the_record_says_what_the_sets_are_like(make_tiny_run: MakeRun, tmp_path: Path) -> None:
+    run = make_tiny_run("pll", epochs=1)
+    record = train(run, tmp_path / "run")
+    assert run.candidates is not None
+    sizes = run.candidates()[run.split.labelled].sum(axis=1)
+    assert record["candidates"]["ambiguous"] == pytest.approx(100 * (sizes > 1).mean(), abs=1e-4)
+    assert record == records.read_json(tmp_path / "run" / "record.json")
+    assert "candidates" not in train(make_tiny_run("vanilla", epochs=1), tmp_path / "plain")
+
+
+def test_a_new_option_leaves_old_specs_what_they_are() -> None:
+    assert candidate_options("topk_model", {"length": 1}) == candidate_options("topk_model", {})
+    assert candidate_options("topk_model", {"length": 0.5})["length"] == 0.5
+    for length in (0, 1.5):
+        with pytest.raises(DataError, match="length must be above 0 and at most 1"):
+            candidate_options("topk_model", {"length": length})
+
+
+def test_a_shorter_model_of_the_command_line(ferbench: Any, tiny_arguments: list[str], tmp_path: Path) -> None:
+    """With length = 0.5 the model has one of the two epochs; the message names them, and that run is the one used."""
+    asked = ("--candidates", "topk_model:k=3,below=2,length=0.5", "--seed", 2)
+    assert ferbench("train", "vanilla", *tiny_arguments, "--seed", 2).code == 0
+    early = ferbench("train", "pll", *tiny_arguments, *asked)
+    assert early.code == 2 and "--recipe epochs=1" in early.error()
+    assert ferbench("train", "vanilla", *tiny_arguments, "--recipe", "epochs=1", "--seed", 2).code == 0
+    done = ferbench("train", "pll", *tiny_arguments, *asked)
+    assert done.code == 0, done.err
+    short, whole = sorted(
+        (records.read_json(path) for path in tmp_path.glob("results/runs/*vanilla*/spec.json")),
+        key=lambda spec: spec["recipe"]["epochs"],
+    )
+    (child,) = tmp_path.glob("results/runs/*pll*")
+    spec, record = records.read_json(child / "spec.json"), records.read_json(child / "record.json")
+    assert (short["recipe"]["epochs"], whole["recipe"]["epochs"], spec["recipe"]["epochs"]) == (1, 2, 2)
+    assert spec["candidates"]["fingerprint"] == records.spec_hash(short)
+    assert record["candidates"] == {
+        "ambiguous": 100.0,
+        "classes": 3.0,
+        "given_in_top_k": record["candidates"]["given_in_top_k"],
+    }
+
+
 PARTIAL = """
 [candidates.top2]
 kind = "topk_model"
@@ -342,3 +408,12 @@ def test_reproduce_runs_the_model_first_and_once(ferbench: Any, tiny_protocol: P
     assert done.code == 0, done.err
     assert len(list(tmp_path.glob("results/runs/*/record.json"))) == 3
     assert "not counted" not in done.out
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("below = 2.0", "below = 2.0, length = 0.5"), encoding="utf-8"
+    )
+    shorter = ferbench("reproduce", "tiny/partial/rc", "--jobs", 1)
+    assert shorter.code == 0, shorter.err
+    specs = [records.read_json(file.with_name("spec.json")) for file in tmp_path.glob("results/runs/*/record.json")]
+    assert sorted((spec["method"], spec["recipe"]["epochs"]) for spec in specs) == [
+        ("pll", 2), ("rc", 2), ("rc", 2), ("vanilla", 1), ("vanilla", 2),
+    ]  # fmt: skip

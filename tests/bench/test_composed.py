@@ -21,7 +21,7 @@ from ferbench.bench.data.batches import Batches, ImageStore, Share, Stream
 from ferbench.bench.data.composed import ComposedParams
 from ferbench.bench.data.resized_crop import WindowParams, batched, draw_windows, resized_crop, windows
 from ferbench.bench.data.timm_policy import OPERATIONS, TimmParams, draw_operations
-from ferbench.bench.data.view_boxes import FALLBACK, known_boxes
+from ferbench.bench.data.view_boxes import FALLBACK, known_boxes, without_boxes
 from ferbench.methods import Views
 
 FILL = (150, 117, 103)
@@ -260,6 +260,29 @@ def test_unknown_boxes_become_the_constant_one(make_faces: Any) -> None:
     from dataclasses import replace
 
     assert "50.0 % of the labelled" in known_boxes(replace(tiny, boxes=known), tiny.train)
+
+
+def test_boxes_that_are_the_whole_image_say_nothing(make_faces: Any) -> None:
+    """Of 54 training images 27 have no box and some one that reaches all four edges, to half a pixel, or beyond."""
+    from dataclasses import replace
+
+    tiny = make_faces()
+    boxes = np.tile(np.array([-1, 0.4, 16.2, 15.6], np.float32), (len(tiny.labels), 1))
+    boxes[tiny.train[:27]] = np.nan
+    whole = replace(tiny, boxes=boxes)
+    assert known_boxes(whole, tiny.train) == (
+        "face boxes: 50.0 % of the labelled images take the constant one, of 50.0 % the box is the whole image"
+    )
+    line = without_boxes(whole, tiny.train)
+    assert line is not None and "\n" not in line
+    assert "tiny: no labelled image has a face box other than the whole image" in line and "faces=haar" in line
+    assert without_boxes(tiny, tiny.train) == line
+    for place, value in ((0, 0.6), (1, 0.6), (2, 15.4), (3, 15.4)):
+        one = boxes.copy()
+        one[tiny.train[-1], place] = value
+        assert without_boxes(replace(tiny, boxes=one), tiny.train) is None
+        assert without_boxes(replace(tiny, boxes=one), tiny.train[:-1]) == line
+        assert f"of {100 * 26 / 54:.1f} % the box" in known_boxes(replace(tiny, boxes=one), tiny.train)
 
 
 @pytest.mark.parametrize("geometry", ["crop", "resized_crop"])

@@ -86,6 +86,8 @@ METHODS = [
     ("ccssl", {"threshold": 0.5}),
     ("lion", {"threshold": 0.5, "threshold_step": 0.0}),
     ("inpl", {"quantile": 0.5}),
+    ("scn", {"relabel_epoch": 1, "relabel_margin": 0.0, "margin": 1.0, "beta": 0.8}),  # 3 rows of 4, 1 of 2
+    ("eac", {"erasing": 0.0}),
 ]
 ALL_KEPT = ("flexmatch", "freematch", "softmatch")  # in the first steps
 

@@ -85,7 +85,7 @@ def counting_detector(monkeypatch: pytest.MonkeyPatch, version: str = "1.0") -> 
         faces = np.asarray(image)[0, 0, 0] // 60
         return [Face(np.array([0, 0, 5 + k, 6], np.float32), np.full((5, 2), k, np.float32)) for k in range(faces)]
 
-    monkeypatch.setattr(face_boxes, "load_detector", lambda name: Detector(name, version, find))
+    monkeypatch.setattr(face_boxes, "load_detector", lambda name, close_up=False: Detector(name, version, find))
     return looks
 
 
@@ -155,6 +155,36 @@ def test_haar_looks_at_a_padded_grey_image(monkeypatch: pytest.MonkeyPatch, tmp_
     (face,) = load_detector("haar").find(Image.new("RGB", (40, 20)))
     assert seen[0].shape == (30, 60) and (seen[0][:5] == detect.GREY).all() and (seen[0][5:25, 10:50] == 0).all()
     assert face.box.tolist() == [2, 4, 22, 19] and face.landmarks is None
+
+
+def test_small_close_ups_are_enlarged_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """FERPlus: the cascade sees 4 x 48 pixels and their border, looks for large faces alone, and boxes come back."""
+    seen: list[tuple[tuple[int, ...], dict[str, Any]]] = []
+
+    class Cascade:
+        def __init__(self, path: str) -> None:
+            pass
+
+        def detectMultiScale(self, image: np.ndarray, **search: Any) -> np.ndarray:  # noqa: N802
+            seen.append((image.shape, search))
+            return np.array([[48 + 8, 48 + 20, 160, 150]])
+
+    (tmp_path / detect.CASCADE).touch()
+    data = SimpleNamespace(haarcascades=f"{tmp_path}/")
+    stub(monkeypatch, "cv2", __version__="4.12", data=data, CascadeClassifier=Cascade, setNumThreads=lambda _: None)
+    detector = load_detector("haar", close_up=True)
+    (face,) = detector.find(Image.new("RGB", (48, 48)))
+    assert face.box.tolist() == [2, 5, 42, 42.5]
+    assert seen == [((288, 288), {"scaleFactor": 1.05, "minNeighbors": 3, "minSize": (76, 76)})]
+    assert detector.version != load_detector("haar").version  # so that neither is taken for the other in the cache
+
+
+def test_landmarks_come_back_in_the_pixels_of_the_image() -> None:
+    points = np.arange(10, dtype=np.float32).reshape(5, 2)
+    plain = Detector("d", "1", lambda image: [Face(np.array([0, 0, image.width, 8], np.float32), points)])
+    (face,) = detect.enlarged(plain, 4).find(Image.new("RGB", (30, 20)))
+    assert face.box.tolist() == [0, 0, 30, 2] and face.landmarks is not None
+    np.testing.assert_array_equal(face.landmarks, points / 4)
 
 
 def test_quirks_of_mtcnn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ import os
 
 import pytest
 
+from ferbench.bench.data import ferplus
 from ferbench.bench.data.cache import cache_root
+from ferbench.bench.data.face_boxes import Faces
 from ferbench.bench.runs import Workspace, resolve_cell
 from ferbench.protocols import select
 
@@ -18,6 +20,12 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace(tmp_path_factory.mktemp("results"), cache_root())
+
+
+@pytest.fixture(autouse=True)
+def without_looking_for_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No split depends on them, and a detector takes minutes where nobody has used this data set before."""
+    monkeypatch.setattr(ferplus, "ferplus_faces", lambda stored, faces: Faces(None, None, "none"))
 
 
 @pytest.mark.parametrize(("share", "labels", "steps"), [("5", 1419, 421), ("10", 2839, 399), ("25", 7097, 332)])

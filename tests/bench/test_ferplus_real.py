@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from ferbench.bench.data.batches import Batches, ImageStore, Share, Stream
 from ferbench.bench.data.cache import Prepared, load_prepared
+from ferbench.bench.data.decode import to_rgb
+from ferbench.bench.data.detect import load_detector
 from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.ferplus import open_ferplus
 from ferbench.bench.data.ferplus_checks import image_counts, row_counts
@@ -17,6 +22,10 @@ from ferbench.bench.data.ferplus_index import image_votes, row_votes
 from ferbench.bench.data.ferplus_labels import decide
 from ferbench.bench.data.readers import open_dataset, prepare_dataset
 from ferbench.bench.data.report import PreparedReport
+from ferbench.bench.data.view_boxes import without_boxes
+from ferbench.bench.state import view_recipe
+from ferbench.methods import Views, facemix
+from ferbench.protocols import load_protocol
 
 ROOT = os.environ.get("FERBENCH_FERPLUS_ROOT")
 pytestmark = pytest.mark.skipif(not ROOT, reason="FERBENCH_FERPLUS_ROOT names no copy of FERPlus")
@@ -179,3 +188,28 @@ def test_the_two_files_differ(prepared: Prepared) -> None:
     kept_one, kept_other = (decide(votes, "majority").labels for votes in (one, other))
     changed = kept_one != kept_other
     assert changed.sum() == 377 and (changed & (kept_one < 8) & (kept_other < 8)).sum() == 119
+
+
+def test_faces_are_found_and_tell_pairs_apart(report: PreparedReport, tmp_path: Path) -> None:
+    """SSFER's kappa on a sample: boxes of most images, and not 0 for most pairs in the protocol's own views."""
+    pytest.importorskip("cv2")
+    faces = open_ferplus(Path(str(report.folder)))
+    rows = faces.train[np.random.default_rng(1).choice(len(faces.train), 192, replace=False)]
+    detector, boxes = load_detector("haar", close_up=True), np.full((len(faces.labels), 4), np.nan, np.float32)
+    for row in rows:
+        found = detector.find(to_rgb(np.asarray(faces.images[row, :, :, 0])))
+        if found:
+            boxes[row] = max(found, key=lambda face: face.area).box
+    assert np.isfinite(boxes[rows]).all(axis=1).mean() > 0.75
+    assert without_boxes(replace(faces, boxes=boxes), rows) is None
+    recipe = view_recipe(load_protocol("ssfer").recipe("finetune", "cpu"))
+    store, stream = ImageStore(replace(faces, boxes=boxes), torch.device("cpu")), Stream(rows, 32, 1, "labelled")
+    batches = Batches(store, stream, None, Views(labelled=("weak",)), recipe, Share(), boxes=True)
+    views = [labelled.boxes["weak"] for step in range(6) if (labelled := batches.labelled(step)).boxes]
+    kappa = torch.cat([1 - facemix.iou(boxes, boxes.flip(0)) for boxes in views])
+    assert kappa.mean() > 0.05 and (kappa > 0.02).float().mean() > 0.5
+
+
+def test_the_default_options_are_the_ones_of_recorded_runs(report: PreparedReport) -> None:
+    """Options added later must not change what old records say they were made from."""
+    assert report.fingerprint == "8dfaedd05a36ca0a54121d8c2d89898563236798cec6c7540659a52d9b2d3ee0"

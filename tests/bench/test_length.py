@@ -52,6 +52,14 @@ def test_few_labels_take_more_epochs(labels: int, epochs: int) -> None:
     assert fitted(replace(RECIPE, few_labels=500, few_epochs=1000), labels, 0).epochs == epochs
 
 
+@pytest.mark.parametrize(("held_out", "epochs"), [(0, 1000), (122, 1000), (123, 10)])
+def test_labels_that_validate_count_as_labels(held_out: int, epochs: int) -> None:
+    """A fifth of RAF-DB's 613 labels held out leaves 490, which are still not few."""
+    recipe = replace(RECIPE, few_labels=613, few_epochs=1000, epoch_of="labelled")
+    found = fitted(recipe, 490, 0, held_out)
+    assert (found.epochs, found.steps_per_epoch) == (epochs, 61)
+
+
 @pytest.mark.parametrize(
     ("split", "labelled", "unlabelled"),
     [
@@ -75,6 +83,17 @@ def test_planned_lengths_of_ssfer_are_those_of_its_data_sets() -> None:
         images, share = cell.data(cell.dataset).images, cell.split.fraction or 0.0
         steps = planned(cell.recipe("paper"), cell.split, images).steps_per_epoch
         assert steps == (images - round(share * images)) // 64
+
+
+@pytest.mark.parametrize(("few", "epochs"), [(24, 3), (25, 7)])
+def test_a_run_with_labels_held_out_is_as_long_as_one_with_all(
+    make_tiny_run: Callable[..., Run], few: int, epochs: int
+) -> None:
+    """24 labels in all, half of them for validation."""
+    split = ("balanced", {"per_class": 8, "validation": 0.5})
+    run = make_tiny_run("vanilla", split=split, few_labels=few, few_epochs=7)
+    assert len(run.split.labelled) == len(run.split.validation) == 12
+    assert run.recipe.epochs == epochs
 
 
 def test_the_run_has_the_length_and_the_spec_keeps_the_protocols_words(make_tiny_run: Callable[..., Run]) -> None:

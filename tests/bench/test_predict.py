@@ -20,6 +20,7 @@ from ferbench.bench.predict import predicting
 Ferbench = Callable[..., Any]
 KINDS = {
     "vanilla": [], "remop": [], "leaf": [], "adacm": [], "cpe": [],
+    "scn": [], "rul": [], "eac": [],
     "ssfer": ["--option", "mix=mixup", "--option", "teacher=true"],
     "pll_fer": ["--candidates", "uniform_flip:q=0.3"],
 }  # fmt: skip

@@ -25,7 +25,8 @@ from ferbench.methods import baselines
 MakeRun = Callable[..., Run]
 METHODS = ("vanilla", "fixmatch", "remop", "adacm", "leaf", "pll_fer", "rc", "pico", "ssfer")
 STEPS = 15  # of the tiny run: three epochs of five
-QUICK = ("flexmatch", "comatch", "simmatch", "lion", "dash")  # baselines with a table, a queue, a bank, a scalar
+QUICK = ("flexmatch", "comatch", "simmatch", "lion", "dash", "scn")  # with a table, a queue, a bank, a scalar, labels
+EARLY = {"scn": {"relabel_epoch": 1, "relabel_margin": 0.0}}  # what a run of three epochs would not come to
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -176,7 +177,7 @@ def test_a_baseline_goes_on_with_all_it_remembers(
     make_tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Tables, queues, banks, teachers and random numbers: stopped in the middle of the second of three epochs."""
-    short = {"steps_per_epoch": 3}
+    short = {"steps_per_epoch": 3, "options": EARLY.get(method)}
     train(make_tiny_run(method, **short), tmp_path / "whole")
     with monkeypatch.context() as patch:
         at_call(5, lambda: os.kill(os.getpid(), signal.SIGTERM), loop, "_accumulate", patch.setattr)

@@ -70,6 +70,19 @@ def test_without_new_keys_the_cosine_is_what_it_was(total: int) -> None:
         assert schedule.factor(replace(recipe, schedule="constant"), step) == 1.0
 
 
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_exponential_is_torch_s_scheduler_after_the_warm_up(warmup: int) -> None:
+    recipe = replace(BASE, schedule="exponential", steps_per_epoch=4, warmup_epochs=warmup, epochs=70)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.5e-4)
+    theirs = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
+    assert rate(recipe, 4 * warmup // 2) == pytest.approx(0.75e-4 if warmup else 1.5e-4)
+    for epoch in range(warmup, 70):
+        for step in range(4):
+            assert rate(recipe, 4 * epoch + step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        theirs.step()
+
+
 def test_constant_with_a_warm_up() -> None:
     recipe = replace(BASE, warmup_epochs=2, steps_per_epoch=4)
     assert [schedule.factor(recipe, step) for step in (0, 2, 4, 8, 100)] == [0, 0.25, 0.5, 1, 1]

@@ -31,6 +31,9 @@ COSTS = {  # images with gradient; without
     "lion": ("B + 2U", ""),
     "progressive_teacher": ("B + U", "B + U"),
     "cpe": ("B + 2U", ""),
+    "scn": ("B", ""),
+    "rul": ("B", ""),
+    "eac": ("2B", ""),  # the images and their mirror images
     "abc": ("B + 2U", "U"),
     "adsh": ("B + U", "U"),
     "inpl": ("B + U", "U"),

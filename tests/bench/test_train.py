@@ -201,6 +201,7 @@ def test_select_takes_the_first_of_ties_and_never_best_for_last() -> None:
     assert {name: values["epoch"] for name, values in found.items()} == {"last": 4, "best-on-test": 2, "best-on-val": 1}
     assert found["last"] == {"epoch": 4, "overall": 60, "mean": 30, "b/overall": 2, "b/mean": 1.0}
     assert found["best-on-val"]["overall"] == 50
+    assert found["best-on-test"] == {"epoch": 2, "overall": 70, "mean": 35, "b/overall": 99, "b/mean": 1.0}
 
 
 def test_other_data_sets_as_unlabelled_and_test(make_tiny_run: MakeRun, make_faces: MakeFaces, tmp_path: Path) -> None:

@@ -10,13 +10,15 @@ import pytest
 
 from ferbench.bench.data.candidates import candidate_options
 from ferbench.bench.length import fitted
+from ferbench.bench.runs import settings
+from ferbench.methods import option_values
 from ferbench.protocols import Row, load_protocol, select
 
 PROTOCOL = load_protocol("pll")
 TABLES = {table.id: table for table in PROTOCOL.tables}
 PRINTED = {
     "1": 67, "5": 12, "6": 8, "7": 15, "8": 10, "9": 6, "k": 3,
-    "figure4": 0, "figure6": 0, "figure7": 0, "figure8": 0, "ferplus": 0,
+    "figure4": 0, "figure5": 0, "figure6": 0, "figure7": 0, "figure8": 0, "letter": 0, "ferplus": 0,
 }  # fmt: skip
 RAFDB, FERPLUS, AFFECTNET7, AFFECTNET8 = (12_271, 28_556, 283_901, 287_568)
 
@@ -140,10 +142,52 @@ def test_candidates_are_the_k_best_predictions_or_the_votes() -> None:
         (cell,) = select(f"pll/k/k-{k}/rafdb")
         assert cell.candidates is not None
         assert candidate_options(cell.candidates.kind, cell.candidates.options)["k"] == k
-    for table in TABLES.values():
+    for table in (table for table in TABLES.values() if not table.status):
         for cell in select(f"pll/{table.id}"):
             assert cell.candidates is not None
             assert cell.candidates.kind == ("votes_multi_target" if table.id == "ferplus" else "topk_model")
+
+
+def test_figure_5_is_declared_and_cannot_be_run() -> None:
+    assert TABLES["figure5"].absent[0].covers("pll", "affectnet7")
+    assert "2,000" in TABLES["figure5"].caption
+    assert all(cell.published_only for cell in select("pll/figure5"))
+
+
+LETTER = {
+    "eq3": {"phi": "sigmoid"}, "first-step": {"warmup_epochs": 0}, "eq2": {"uniformity": "printed"}, "top2": {},
+}  # fmt: skip
+
+
+def test_eqs_2_to_4_and_section_3_a_to_the_letter_have_rows() -> None:
+    """One departure taken back in each row, all of them in the last; the first is Table I's row."""
+    (ours,) = select("pll/letter/ours/rafdb")
+    (headline,) = select("pll/1/ours/rafdb")
+    assert settings(ours, "paper", 1) == settings(headline, "paper", 1)
+    ordinary = option_values("pll_fer", "paper", {})
+    together: dict[str, object] = {}
+    for row, options in LETTER.items():
+        (cell,) = select(f"pll/letter/{row}/rafdb")
+        assert dict(cell.options) == options
+        assert all(ordinary[key] != value for key, value in options.items())
+        together |= options
+    (letter,) = select("pll/letter/letter/rafdb")
+    assert dict(letter.options) == together
+    for row in rows("letter"):
+        (cell,) = select(f"pll/letter/{row}/rafdb")
+        assert cell.candidates is not None
+        values = candidate_options(cell.candidates.kind, cell.candidates.options)
+        assert (values["k"], values["literal"]) == (2, row in ("top2", "letter"))
+
+
+@pytest.mark.parametrize("name", ["5", "6", "7", "figure4"])
+def test_rows_that_differ_in_pre_training_say_that_their_sets_differ_too(name: str) -> None:
+    """The model behind the sets has the row's recipe, whatever the notes say."""
+    used = {
+        str(settings(cell.softmax, "paper", 1)["recipe"]) for cell in select(f"pll/{name}") if cell.method != "vanilla"
+    }
+    assert len({(row.recipe_options.get("weights")) for row in TABLES[name].rows}) > 1 < len(used)
+    assert "quality of their sets" in " ".join(TABLES[name].notes.split())
 
 
 def test_ferplus_trains_on_every_vote_and_tests_on_majorities() -> None:
@@ -206,6 +250,8 @@ def test_table_1_rows_and_empty_cells(paper: list[str]) -> None:
                 assert ((row.id, column.id, "overall") in table.published) == bool(figures([cell]))
         if row.method in ("rc", "lw", "pico", "crpll"):
             assert (cells[1], row.recipe_options["backbone"]) == ("ResNet-18", "resnet18")
+        if row.method in ("scn", "rul", "eac"):
+            assert (cells[1], PROTOCOL.recipes[row.recipe or ""].backbone) == ("ResNet-18", "resnet18")
 
 
 def test_table_8_ticks(paper: list[str]) -> None:

@@ -17,8 +17,8 @@ FIGURES_PRINTED = {"1": 36, "2": 32, "3": 56, "4": 56, "5": 25, "figure3": 0, "f
 DATASETS = {"RAF-DB": "rafdb", "FERPlus": "ferplus", "CK+": "ckplus"}
 METHODS = {
     "Vanilla": "vanilla", "FixMatch": "fixmatch", "ABC": "abc", "Adsh": "adsh", "InPL": "inpl", "CPE": "cpe",
-    "ReMoP": "remop", "Ada-CM": "adacm", "Baseline": "vanilla", "Pseudo-Labeling": "pseudo_label", "RUL": "", "MEK": "",
-    "Mean-Teacher": "mean_teacher", "PT": "progressive_teacher",
+    "ReMoP": "remop", "Ada-CM": "adacm", "Baseline": "vanilla", "Pseudo-Labeling": "pseudo_label", "RUL": "rul",
+    "MEK": "", "Mean-Teacher": "mean_teacher", "PT": "progressive_teacher",
 }  # fmt: skip
 
 

@@ -180,6 +180,30 @@ def test_recipes_are_section_4_2() -> None:
     assert {(r.optimizer, r.weight_decay, r.beta1, r.beta2) for r in (b, c)} == {("adamw", 0.05, 0.9, 0.95)}
 
 
+def test_the_released_recipes_are_the_preset_of_that_name() -> None:
+    """fine-tune.py at 9634177; stage c is what the text leaves open and the paper preset already takes from there."""
+    for name in ("finetune", "finetune-supervised", "finetune-mae-imagenet", "finetune-gwo"):
+        ours, theirs = paper_recipe(name), PROTOCOL.recipe(name, "released")
+        changed = {key: value for key, value in vars(theirs).items() if value != vars(ours)[key]}
+        assert changed == {
+            **({} if name == "finetune-gwo" else {"lr": 1.5e-4}), "few_labels": 0, "few_epochs": 0,
+            "schedule": "cosine_per_epoch", "cosine_epochs": 50, "ema": 0.999, "evaluate": "ema",
+        }  # fmt: skip
+        assert fitted(theirs, 123, RAFDB).epochs == theirs.epochs == 100
+    for name in ("semi", "general", "general-mu7"):
+        assert PROTOCOL.recipe(name, "released") == paper_recipe(name)
+
+
+def test_table_12_changes_the_teacher_alone() -> None:
+    fixmatch, teacher = TABLES["12"].rows
+    assert fixmatch.after == teacher.after and fixmatch.recipe == teacher.recipe
+    theirs = option_values("ssfer", "paper", teacher.options)
+    ours = option_values("fixmatch", "paper", fixmatch.options)
+    assert theirs["teacher"] is True
+    assert [ours[key] for key in ("threshold", "unlabelled_weight")] == [0.7, 5.0]
+    assert [theirs[key] for key in ("threshold", "unlabelled_weight")] == [0.7, 5.0]
+
+
 def test_tuned_rates_are_section_4_9() -> None:
     tuned = paper_recipe("finetune-gwo")
     assert (tuned.lr, tuned.min_lr, tuned.warmup_lr) == (1.23e-4, 3.29e-5, 3.69e-5)

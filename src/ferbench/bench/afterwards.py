@@ -66,7 +66,7 @@ def cost(target: str | None, workspace: Workspace, size: int) -> Iterator[Table 
 
     The figures of runs are kept beside their records. Raises RunError.
     """
-    table = Table("", "parameters (M)", "multiply-adds of layers (G)", "of attention (G)", "pixels")
+    table = Table("", "parameters (M)", "of layers (M)", "multiply-adds of layers (G)", "of attention (G)", "pixels")
     if target is None or target in BACKBONES:
         for name in [target] if target else BACKBONES:
             _add(table, name, backbone_cost(name, size), size)
@@ -102,7 +102,7 @@ def _one(target: str, results: Path) -> FinishedRun:
 
 
 def _add(table: Table, name: str, figures: Cost, size: int) -> None:
-    numbers = (figures.parameters / 1e6, figures.layers / 1e9, figures.attention / 1e9)
+    numbers = (figures.parameters / 1e6, figures.in_layers / 1e6, figures.layers / 1e9, figures.attention / 1e9)
     table.add_row(name, *(f"{number:.3f}" for number in numbers), str(size))
 
 

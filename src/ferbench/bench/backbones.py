@@ -190,12 +190,12 @@ WHERE_TO_GET = {
     "msceleb": "a ResNet-18 trained on MS-Celeb-1M (key 'state_dict', torchvision names); the Ada-CM, SCN and RUL "
     "repositories link copies",
     "ssfer_mae": "a ViT-B of SSFER's masked autoencoding of faces; the README of zhelishisongjie/SSFER links it, "
-    "`ferbench pretrain mae` trains one",
+    "`ferbench pretrain mae --recipe ssfer --faces FOLDER` trains one",
     "mae_tiny": "`ferbench pretrain mae --backbone vit_tiny` writes one",
-    "maskfeat_fer": "`ferbench pretrain maskfeat` on RAF-DB, FERPlus and AffectNet writes one",
-    "mae_fer": "`ferbench pretrain mae` on RAF-DB, FERPlus and AffectNet writes one",
-    "simmim_fer": "`ferbench pretrain simmim` on RAF-DB, FERPlus and AffectNet writes one",
-    "moco_fer": "`ferbench pretrain moco` on RAF-DB, FERPlus and AffectNet writes one",
+    "maskfeat_fer": "`ferbench pretrain maskfeat --recipe pll` on RAF-DB, FERPlus and AffectNet writes one",
+    "mae_fer": "`ferbench pretrain mae --recipe pll` on RAF-DB, FERPlus and AffectNet writes one",
+    "simmim_fer": "`ferbench pretrain simmim --recipe pll` on RAF-DB, FERPlus and AffectNet writes one",
+    "moco_fer": "`ferbench pretrain moco --recipe pll` on RAF-DB, FERPlus and AffectNet writes one",
     "mae_vit_base": "facebookresearch/mae's README links a ViT-B of ImageNet-1k",
     "imagenet1k_vit_base": "timm's vit_base_patch16_224.augreg_in1k",
     **{f"augreg_vit_{size}": f"timm's vit_{size}_patch16_224.augreg_in21k_ft_in1k" for size in _VIT_SIZES},

@@ -1,14 +1,16 @@
 """Candidate label sets as part of a run: what the spec says of them, the sets, and the model that some are made from.
 
 Sets from a model's predictions come from a run of its own: plain cross-entropy on the given labels with the same data,
-split, recipe and seed, done first and shared by all that need it. Its scores of the training images, those it learnt
-from, are kept in its folder as training.npz, so that a run that is continued meets the same sets on any machine.
+split, recipe and seed (in fewer epochs where the option `length` says so), done first and shared by all that need it.
+Its scores of the training images, those it learnt from, are kept in its folder as training.npz, so that a run that is
+continued meets the same sets on any machine.
 """
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,15 @@ import torch
 
 from ferbench.bench import evaluate, processes, records
 from ferbench.bench.data.batches import ImageStore
-from ferbench.bench.data.candidates import Scores, Sets, candidate_options, fingerprint, make_candidates, needs_model
+from ferbench.bench.data.candidates import (
+    Scores,
+    Sets,
+    candidate_options,
+    figures,
+    fingerprint,
+    make_candidates,
+    needs_model,
+)
 from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.options import Value
 from ferbench.bench.data.splits import Split
@@ -25,6 +35,7 @@ from ferbench.bench.progress import Silent
 from ferbench.bench.records import Spec
 from ferbench.bench.state import Run, make_state, view_recipe
 from ferbench.methods import METHODS, MethodError
+from ferbench.protocols import Recipe
 
 SCORES = "training.npz"
 
@@ -47,10 +58,17 @@ def made_from_a_model(spec: Mapping[str, Any]) -> bool:
     return needs_model(asked["kind"], asked["options"]) if asked else False
 
 
+def model_recipe(spec: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """`recipe` as the model that makes the candidate sets of this spec is trained by it."""
+    length = float(spec["candidates"]["options"].get("length", 1.0))
+    return recipe if length == 1 else recipe.shortened(length)
+
+
 def resolve_candidates(
     spec: Spec, faces: FaceSet, split: Split, model: Run | None, folder: Path
-) -> tuple[Spec, Callable[[], Sets] | None]:
-    """The `candidates` of a spec with their fingerprint, and the sets; ({}, None) where there are none.
+) -> tuple[Spec, Callable[[], tuple[Sets, dict[str, float]]] | None]:
+    """The `candidates` of a spec with their fingerprint, and the sets with their figures; ({}, None) where there are
+    none.
 
     faces: with the labels as taught. model, folder: the run whose predictions they are made from; its spec's hash is
     the fingerprint then, for the sets are not there before it has finished. Raises DataError.
@@ -59,15 +77,16 @@ def resolve_candidates(
     if not asked:
         return {}, None
 
-    def make(scores: Scores | None = None) -> Sets:
-        return make_candidates(faces, split.labelled, asked["kind"], asked["options"], spec["seed"], scores)
+    def make(scores: Scores | None = None) -> tuple[Sets, dict[str, float]]:
+        sets = make_candidates(faces, split.labelled, asked["kind"], asked["options"], spec["seed"], scores)
+        return sets, figures(faces, split.labelled, sets, asked["options"], scores)
 
     if made_from_a_model(spec):
         assert model is not None
         mark = records.spec_hash(model.spec)
-        return {"candidates": {**asked, "fingerprint": mark}}, lambda: make(training_scores(model, folder))
-    sets = make()
-    return {"candidates": {**asked, "fingerprint": fingerprint(faces, split.labelled, sets)}}, lambda: sets
+        return {"candidates": {**asked, "fingerprint": mark}}, cache(lambda: make(training_scores(model, folder)))
+    made = make()
+    return {"candidates": {**asked, "fingerprint": fingerprint(faces, split.labelled, made[0])}}, lambda: made
 
 
 def training_scores(run: Run, folder: Path) -> Scores:
@@ -77,7 +96,8 @@ def training_scores(run: Run, folder: Path) -> Scores:
         if not (folder / "record.json").exists():
             raise records.RunError(
                 f"{folder}: candidate sets are made from this run's predictions, and it is not finished; train "
-                f"{run.method} first with otherwise the same arguments"
+                f"{run.method} first with otherwise the same arguments and --recipe "
+                f"epochs={run.spec['recipe']['epochs']}"
             )
         scores = _score(run, folder)
         if processes.rank() > 0:

@@ -18,7 +18,7 @@ from ferbench.bench import listing, processes, records
 from ferbench.bench import pretrain_command as pretraining
 from ferbench.bench.attack import EPSILONS
 from ferbench.bench.backbones import WeightsError
-from ferbench.bench.candidate_sets import candidate_settings, made_from_a_model
+from ferbench.bench.candidate_sets import candidate_settings, made_from_a_model, model_recipe
 from ferbench.bench.data.cache import cache_root
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.fake import make_fake
@@ -158,8 +158,9 @@ def train_command(
     softmax = None
     if made_from_a_model(spec):
         plain = {key: value for key, value in spec.items() if key != "candidates"}
-        plain |= method_settings("vanilla", {}, "paper", settings)
-        softmax = make_run(plain, settings, faces, drawn, test, None, workspace)
+        shorter = model_recipe(spec, settings)
+        plain |= method_settings("vanilla", {}, "paper", shorter)
+        softmax = make_run(plain, shorter, faces, drawn, test, None, workspace)
     start = finished_start(after) if after else None
     run = make_run(spec, settings, faces, drawn, test, None, workspace, start, softmax=softmax)
     folder = workspace.folder(run)
@@ -183,7 +184,8 @@ def pretrain_command(
     objective: Annotated[str, typer.Argument(help="mae, or another objective.")] = "mae",
     dataset: Annotated[str, typer.Option(help="NAME[,NAME...]: the training images of these data sets.")] = "",
     faces: Annotated[Path | None, typer.Option(help="A folder of face images, of any depth.")] = None,
-    backbone: Annotated[str, typer.Option(help="vit_base, vit_small or vit_tiny.")] = "vit_base",
+    recipe: Annotated[str, typer.Option(help="PROTOCOL whose pre-training settings to take: pll, ssfer.")] = "",
+    backbone: Annotated[str | None, typer.Option(help="vit_base (the default), vit_small or vit_tiny.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as epochs=20.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the objective.")] = None,
     data_option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE of the readers.")] = None,
@@ -196,10 +198,10 @@ def pretrain_command(
 ) -> None:
     """Pre-train an encoder on faces without labels; the weights load with --weights NAME=FILE."""
     _set_threads(threads)
-    settings = {"backbone": backbone, **_values(setting)}
+    settings = {**({"backbone": backbone} if backbone else {}), **_values(setting)}
     run = pretraining.resolve_command(
         objective, dataset, faces, _values(option), _values(data_option), settings, seed,
-        _variant(variant) == "released", _workspace(results, root, None),
+        _variant(variant) == "released", _workspace(results, root, None), recipe,
     )  # fmt: skip
     with Bar(console, run.name) as bar:
         record = pretraining.run_command(run, results, out, bar)
@@ -497,6 +499,8 @@ def _print_left_out(plan: Plan) -> None:
     for reason, names in reasons.items():
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         console.print(f"left out: {shown}: {reason}", highlight=False, soft_wrap=True)
+    for line in plan.warnings:
+        console.print(f"warning: {line}", highlight=False, soft_wrap=True)
 
 
 def _print_plan(plan: Plan, workspace: Workspace) -> None:

@@ -67,6 +67,7 @@ def finish(run: Run, state: State, batches: Batches, test_store: ImageStore, fol
             "validation": len(run.split.validation),
             "test": len(run.test),
         },
+        **({"candidates": dict(run.about_candidates())} if run.about_candidates else {}),
         "peak_memory_mib": records.peak_memory_mib(),
         **records.environment(),
     }
@@ -77,22 +78,30 @@ def finish(run: Run, state: State, batches: Batches, test_store: ImageStore, fol
 def select(history: list[dict[str, Any]], evaluated: str) -> dict[str, dict[str, float]]:
     """Test metrics at the last epoch, at the best on validation (where there is one), and at the best on test.
 
-    "Best" is by overall accuracy of the headline rule, the first of ties; other rules' metrics are named `rule/metric`.
+    The epoch that is best on validation is by overall accuracy of the headline rule, the first of ties. On test each
+    metric of each rule has its own best epoch, as the released codes print them; `epoch` is the headline rule's by
+    overall accuracy. Other rules' metrics are named `rule/metric`.
     """
 
-    def headline(line: dict[str, Any], part: str) -> float:
-        return float(next(iter(line[part][evaluated].values()))["overall"])
+    def best(part: str) -> dict[str, Any]:
+        return max(history, key=lambda line: float(next(iter(line[part][evaluated].values()))["overall"]))
 
-    chosen = {"last": history[-1], "best-on-test": max(history, key=lambda line: headline(line, "test"))}
-    if "validation" in history[-1]:
-        chosen["best-on-val"] = max(history, key=lambda line: headline(line, "validation"))
-    result: dict[str, dict[str, float]] = {}
-    for selection, line in chosen.items():
+    def figures(line: dict[str, Any]) -> dict[str, float]:
         rules = line["test"][evaluated]
         first = next(iter(rules))
-        result[selection] = {"epoch": line["epoch"]} | {
+        return {
             (metric if rule == first else f"{rule}/{metric}"): round(value, 4)
             for rule, values in rules.items()
             for metric, value in values.items()
         }
+
+    each = [figures(line) for line in history]
+    on_test = {name: max(line[name] for line in each) for name in each[-1]}
+    result = {
+        "last": {"epoch": history[-1]["epoch"], **each[-1]},
+        "best-on-test": {"epoch": best("test")["epoch"], **on_test},
+    }
+    if "validation" in history[-1]:
+        chosen = best("validation")
+        result["best-on-val"] = {"epoch": chosen["epoch"], **figures(chosen)}
     return result

@@ -8,13 +8,15 @@ from ferbench.bench.data.faceset import DataError
 from ferbench.protocols import Recipe, Split
 
 
-def fitted(recipe: Recipe, labelled: int, unlabelled: int) -> Recipe:
+def fitted(recipe: Recipe, labelled: int, unlabelled: int, held_out: int = 0) -> Recipe:
     """`recipe` with the epochs and the steps per epoch that these numbers of images give it.
 
+    held_out: labelled images that validate: whether labels are few is asked of all of them, so that a search on some of
+    them is for the run with all.
     A pass is whole batches only: the incomplete last one is left out, as the streams do; a set smaller than a batch
     makes one step. Raises DataError where an epoch is a pass over unlabelled images and there are none.
     """
-    epochs = recipe.few_epochs if labelled < recipe.few_labels else recipe.epochs
+    epochs = recipe.few_epochs if labelled + held_out < recipe.few_labels else recipe.epochs
     if recipe.epoch_of == "steps":
         return replace(recipe, epochs=epochs)
     if recipe.epoch_of == "unlabelled" and not unlabelled:

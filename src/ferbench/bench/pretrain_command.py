@@ -16,6 +16,7 @@ from ferbench.bench.pretrain import pretrain
 from ferbench.bench.progress import Reporter
 from ferbench.bench.reproduce import claimed, finished
 from ferbench.bench.runs import Workspace, describe
+from ferbench.protocols import Dataset, PretrainingRecipe, ProtocolError, load_protocol
 from ferbench.protocols.checks import build
 
 FACES = "faces"  # the reader of a folder of images without labels
@@ -23,20 +24,41 @@ FACES = "faces"  # the reader of a folder of images without labels
 
 def resolve_command(
     objective: str, dataset: str, faces: Path | None, options: Mapping[str, object], data_options: Mapping[str, Value],
-    settings: Mapping[str, object], seed: int, released: bool, workspace: Workspace,
+    settings: Mapping[str, object], seed: int, released: bool, workspace: Workspace, recipe: str = "",
 ) -> Pretraining:  # fmt: skip
     """What the command line asks for as a run. dataset: names of readers, parted by commas, may be empty.
 
+    recipe: name or path of the protocol whose pre-training recipe of this objective holds where nothing else is said:
+    settings, options and, with neither data sets nor faces, the data sets.
+
     Raises DataError, MethodError or ProtocolError, each one line.
     """
-    names = [name for name in dataset.split(",") if name] + ([FACES] if faces else [])
-    if not names:
+    base, start, known = _recipe(recipe, objective)
+    asked = [(name, data_options) for name in dataset.split(",") if name] + ([(FACES, data_options)] if faces else [])
+    asked = asked or [(known[name].reader, {**known[name].options, **data_options}) for name in base.datasets]
+    if not asked:
         raise DataError("nothing to pre-train on: give --dataset NAME[,NAME...] or --faces FOLDER")
     if faces:
         workspace.roots = {**workspace.roots, FACES: faces}
-    chosen = build(Settings, {**asdict(Settings()), **settings}, "--set")
-    return resolve(objective, options, chosen, [_opened(name, data_options, workspace) for name in names], seed,
-                   released=released)  # fmt: skip
+    chosen = build(Settings, {**asdict(start), **settings}, "--set")
+    data = [_opened(name, given, workspace) for name, given in asked]
+    return resolve(objective, {**base.options, **options}, chosen, data, seed, released=released)
+
+
+def _recipe(name: str, objective: str) -> tuple[PretrainingRecipe, Settings, Mapping[str, Dataset]]:
+    """A protocol's recipe for this objective, its settings complete, and the data sets it may name.
+
+    The defaults alone without a name. Raises ProtocolError for a protocol, a recipe or a setting that is none.
+    """
+    if not name:
+        return PretrainingRecipe(), Settings(), {}
+    protocol = load_protocol(name)
+    if objective not in protocol.pretraining:
+        there = ", ".join(protocol.pretraining) or "none"
+        raise ProtocolError(f"{protocol.name} has no pre-training recipe for '{objective}'; it has: {there}")
+    found = protocol.pretraining[objective]
+    where = f"{protocol.path}.pretraining.{objective}.settings"
+    return found, build(Settings, {**asdict(Settings()), **found.settings}, where), protocol.datasets
 
 
 def _opened(name: str, options: Mapping[str, Value], workspace: Workspace) -> tuple[Mapping[str, Any], FaceSet]:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ferbench.bench.data.faceset import DataError
 from ferbench.bench.interrupt import Interrupted, StopRequest
 from ferbench.bench.leaderboard import implemented
 from ferbench.bench.progress import Bar, Silent
-from ferbench.bench.runs import Workspace, resolve_cell
+from ferbench.bench.runs import Workspace, boxes_warning, resolve_cell
 from ferbench.bench.state import Run
 from ferbench.bench.train import train
 from ferbench.methods import Variant
@@ -43,10 +43,12 @@ WAIT_S = 1.0  # between looks at runs that other processes are at
 
 @dataclass
 class Plan:
-    """What a selection of cells comes to: runs in order, and cells that cannot be run, each with the reason."""
+    """What a selection of cells comes to: runs in order, cells that cannot be run, each with the reason, and what runs
+    will lack, a line each."""
 
     runs: list[tuple[Cell, int, Run]]
     left_out: list[tuple[Cell, str]]
+    warnings: list[str] = field(default_factory=list)
 
 
 def seeds_of(cell: Cell, number: int | None) -> tuple[int, ...]:
@@ -79,6 +81,7 @@ def make_plan(
     for item in plan.runs:
         unique.setdefault(workspace.folder(item[2]), item)
     plan.runs = list(unique.values())
+    plan.warnings = sorted({line for _, _, run in plan.runs if (line := boxes_warning(run))})
     return plan
 
 

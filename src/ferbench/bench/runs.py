@@ -19,11 +19,14 @@ from ferbench.bench.data.options import Value, resolve_options
 from ferbench.bench.data.pool import Pool, as_unlabelled, for_testing, make_pool
 from ferbench.bench.data.readers import READERS, open_dataset
 from ferbench.bench.data.splits import Split, make_split, with_taught_labels
+from ferbench.bench.data.view_boxes import without_boxes
 from ferbench.bench.length import fitted
 from ferbench.bench.stages import Start, load_stage
 from ferbench.bench.state import Run
-from ferbench.methods import Variant, option_values
+from ferbench.methods import Variant, needs_boxes, option_values
 from ferbench.protocols import NONE, REST, Cell, Recipe
+
+FULL = ("paper", "released")  # presets that are a recipe to the letter, or refuse
 
 
 @dataclass
@@ -70,7 +73,14 @@ def resolve_cell(cell: Cell, preset: str, seed: int, workspace: Workspace, varia
     softmax = resolve_cell(cell.softmax, preset, seed, workspace) if made_from_a_model(chosen) else None
     spec = {**chosen, "made_for": made_for}
     run = make_run(spec, cell.recipe(preset), faces, split, test, other, workspace, start, softmax)
+    if preset in FULL and (line := boxes_warning(run)):
+        raise DataError(line)
     return replace(run, before=before)
+
+
+def boxes_warning(run: Run) -> str | None:
+    """A line where the run's method looks at face boxes and its data has none that say where the face is."""
+    return without_boxes(run.faces, run.split.labelled) if needs_boxes(run.method, run.values) else None
 
 
 def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None) -> records.Spec:
@@ -125,7 +135,8 @@ def make_run(
     if not len(split.test if test is faces else test.test):
         raise DataError(f"{test.name} has no test images under these options; choose a kfold split or other test_parts")
     rest = unlabelled.train if unlabelled else split.unlabelled
-    recipe = fitted(recipe, len(split.labelled), len(rest))  # the spec keeps what the protocol says
+    # the spec keeps what the protocol says
+    recipe = fitted(recipe, len(split.labelled), len(rest), len(split.validation))
     weights = None if start else workspace.weight_file(recipe.weights)
     spec = dict(spec)
     for part, data in (("dataset", faces), ("test", test), ("unlabelled", unlabelled), ("split", split)):
@@ -135,11 +146,11 @@ def make_run(
     prepare = partial(_load, path=weights) if weights else partial(load_stage, start=start) if start else None
     if start:
         spec["after"] = {**spec.get("after", {}), "hash": start.hash}
-    candidates, sets = resolve_candidates(spec, faces, split, softmax, workspace.folder(softmax) if softmax else Path())
+    candidates, made = resolve_candidates(spec, faces, split, softmax, workspace.folder(softmax) if softmax else Path())
     spec |= candidates
     return Run(
-        spec, spec["method"], spec["options"], recipe, spec["seed"], faces, split, test, unlabelled, prepare, sets,
-        softmax=softmax,
+        spec, spec["method"], spec["options"], recipe, spec["seed"], faces, split, test, unlabelled, prepare,
+        (lambda: made()[0]) if made else None, softmax=softmax, about_candidates=(lambda: made()[1]) if made else None,
     )  # fmt: skip
 
 

@@ -1,10 +1,12 @@
-"""The learning rate at each step: warm-up, then constant or a cosine.
+"""The learning rate at each step: warm-up, then constant, a cosine or an exponential.
 
     constant          lr
     cosine            from lr at the end of the warm-up to min_lr at the last step, changing at every step
     cosine_per_epoch  min_lr + (lr - min_lr) (1 + cos(pi e / L)) / 2 in epoch e < L, then min_lr; L is cosine_epochs, or
                       all epochs where that is 0; e counts from 0, the warm-up's epochs among them (timm's
                       CosineLRScheduler with one cycle, as SSFER's released code steps it)
+    exponential       lr times 0.9 to the number of epochs since the warm-up (torch's ExponentialLR, as SCN's, RUL's and
+                      EAC's released codes set it)
 
 The warm-up rises from warmup_lr to lr over warmup_epochs in equal steps (cosine_per_epoch: one step per epoch).
 """
@@ -47,6 +49,9 @@ def factor(of: Scheduled, step: int) -> float:
         return start + (1 - start) * now / warm
     if of.schedule == "constant":
         return 1.0
+    if of.schedule == "exponential":
+        decayed: float = 0.9 ** ((now - warm) // of.steps_per_epoch)
+        return decayed
     if per_epoch:
         length = of.cosine_epochs or of.epochs
         fraction = min(now / length, 1.0)

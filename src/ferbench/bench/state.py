@@ -19,7 +19,7 @@ from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.normalisation import MEAN_STD
 from ferbench.bench.data.pool import Pool, PoolStore
 from ferbench.bench.data.splits import Split
-from ferbench.bench.data.view_boxes import known_boxes
+from ferbench.bench.data.view_boxes import known_boxes, without_boxes
 from ferbench.bench.ema import Averaged
 from ferbench.bench.layer_decay import split_by_layer
 from ferbench.bench.progress import Reporter
@@ -45,6 +45,7 @@ class Run:
     candidates: Callable[[], NDArray[np.bool_]] | None = None  # candidate sets [N, K] of the labelled images
     before: Run | None = None  # the run whose final weights this one starts from
     softmax: Run | None = None  # the run whose predictions make its candidate sets
+    about_candidates: Callable[[], Mapping[str, float]] | None = None  # what they are like, for the record
 
     @property
     def test(self) -> NDArray[np.int64]:
@@ -102,8 +103,13 @@ def make_state(run: Run, device: torch.device, reporter: Reporter) -> State:
         reporter.note(run.prepare(model))
     method = build(run.method, model, run.values).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     method.begin(_facts(run, device))
+    if run.about_candidates:
+        known = run.about_candidates()
+        reporter.note("candidate sets: " + ", ".join(f"{key} {value:.4g}" for key, value in known.items()))
     if method.takes_boxes:
         reporter.note(known_boxes(run.faces, run.split.labelled))
+        if line := without_boxes(run.faces, run.split.labelled):
+            reporter.note(f"warning: {line}")
     buffers = cast(Any, recipe.ema_buffers)
     return State(
         method=method,

@@ -111,6 +111,11 @@ def build(name: str, model: Model, values: Mapping[str, object]) -> Method:
     return plug_in(learner(model, _options(learner, values)), model, options)
 
 
+def needs_boxes(name: str, values: Mapping[str, object]) -> bool:
+    """Whether the method looks at face boxes under the complete `values`."""
+    return METHODS[name].needs_boxes(_options(METHODS[name], values))
+
+
 def _options(owner: type[Method], values: Mapping[str, object]) -> object:
     return owner.Options(**{field.name: values[field.name] for field in fields(owner.Options)})
 

@@ -14,15 +14,18 @@ Where the released code differs from the paper (`variant="released"` sets all of
    starts below T^0 and the code's never is.
 3. Epoch of Eq. 5 (`timing`): the epoch the margin is used in against the one it was learnt after, one less. In the
    first epoch both use T^0, without which the paper's initial value would have no use (its Algorithm 1 sets it, then
-   learns).
+   learns). Algorithm 1 learns once, before its loop; the abstract says "at each training epoch", Figure 2 "in each
+   forward pass": after each epoch here, as in the code.
 4. Contrast (`symmetric`): anchors of view a alone against the mean over anchors of both views.
 5. L2-normalised features, which also bound the logits, BGR images, the averaged model with its decay, and the number of
    steps belong to the recipe of a protocol: `normalise_features`, `channel_order`, `ema`, `shrink`.
 6. Labelled images the margin is learnt from: all, each in a weak view (both). The code's loader drops what does not
    fill a batch, 4 of 100; here none is dropped.
 7. Algorithm 1 writes three gradient steps, Eq. 10 and the code take one on the weighted sum, and so it is here.
+8. The code's default is two devices (the paper: two V100), each normalising over its half of the batch; one here.
 Not stated by the paper and taken from the code: the temperature of 0.07; the margin is that of the averaged model in
-evaluation mode; a class without a correct prediction has margin T^0; both weak views take part in the gradient.
+evaluation mode; a class without a correct prediction has margin T^0; both weak views take part in the gradient (before
+3059cb5 of October 2022 the code passed them without one, so that the contrast taught nothing).
 With `joint` the labelled and strong images share a pass ("all": every view); the weak views have passes of their own.
 """
 
@@ -48,7 +51,7 @@ from ferbench.methods.views import mean_probability
 class AdaCMOptions:
     """The paper's values (Sec. 3.2.2 and 4.1): B and gamma of Eq. 5, T^0, lambda_1 to lambda_3 of Eq. 10.
 
-    margin: the learnt margin, or (rows "FT" of Table 1) one fixed `threshold` for all classes and epochs.
+    margin: learnt, or one fixed `threshold` for all classes and epochs (no row of the paper: its "FT" are FixMatch).
     contrast: whether subset II is used ("contrast only": unlabelled_weight = 0).
     """
 

@@ -167,6 +167,11 @@ class Method(nn.Module, ABC):
     views: Views
     takes_boxes: bool = False  # whether `step` looks at the labelled images' face boxes
 
+    @classmethod
+    def needs_boxes(cls, options: Any) -> bool:
+        """What `takes_boxes` will be under these options."""
+        return False
+
     @abstractmethod
     def step(self, labelled: Labelled, unlabelled: Unlabelled | None, progress: Progress) -> StepResult:
         """Loss terms of one training step."""

@@ -1,4 +1,4 @@
-"""The general semi-supervised baselines by name: those that train one model, and plug-ins for unequal classes."""
+"""The baselines by name: general semi-supervised ones, those for faces, and plug-ins for unequal classes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ferbench.methods.comatch import CoMatch
 from ferbench.methods.cpe import CPE
 from ferbench.methods.dash import Dash
 from ferbench.methods.defixmatch import DeFixMatch
+from ferbench.methods.eac import EAC
 from ferbench.methods.flexmatch import FlexMatch
 from ferbench.methods.freematch import FreeMatch
 from ferbench.methods.inpl import InPL
@@ -22,6 +23,8 @@ from ferbench.methods.pi_model import PiModel
 from ferbench.methods.progressive_teacher import ProgressiveTeacher
 from ferbench.methods.pseudo_label import PseudoLabel
 from ferbench.methods.remixmatch import ReMixMatch
+from ferbench.methods.rul import RUL
+from ferbench.methods.scn import SCN
 from ferbench.methods.simmatch import SimMatch
 from ferbench.methods.softmatch import SoftMatch
 from ferbench.methods.uda import UDA
@@ -47,5 +50,8 @@ ALONE: dict[str, type[Method]] = {
     "lion": LION,
     "progressive_teacher": ProgressiveTeacher,
     "cpe": CPE,
+    "scn": SCN,
+    "rul": RUL,
+    "eac": EAC,
 }
 PLUG_INS: dict[str, type[PlugIn]] = {"abc": ABC, "adsh": Adsh, "inpl": InPL}

@@ -13,7 +13,8 @@ Where the released code differs from the paper (`variant="released"` sets all of
    gate, whose weight is then 1: neither the gate nor its noise and balancing loss ever act. One expert here.
 2. Instance level (`instance_input`): on the logits against on the feature, before the classifier.
 3. Gate and fusion (`activation`, `fusion`): softplus and a weighted sum against raw logits and a sum in log space. With
-   one expert both are the identity.
+   one expert both are the identity. Table 2's linear experts are, in a line of the code that is commented out, eight
+   layers of their own, which its gate would choose at random in training, all images the same one at test; here one.
 4. Views (`direction`): the strong view's prediction makes the positive set and the weak one is moved, against the
    reverse. What makes the set carries no gradient.
 5. Mean of two weak views (`weak_mean`; the paper has one): of probabilities against of logits. Labels are always made
@@ -27,13 +28,14 @@ Where the released code differs from the paper (`variant="released"` sets all of
 9. Threshold (`gate`): none against the learner's, as the share of confident images that multiplies the whole term: no
    image is left out as soon as one is confident.
 10. Learner: FixMatch against Ada-CM with its margins, contrast, weight of 0.5 for the labelled images and second weak
-   view.
+   view. Its margin is learnt from whole batches of 64 alone, 64 of 98 labelled images; from all of them here.
 11. Scores of Eq. 14 (`scores`): probabilities, the "label distributions" of Eqs. 6 and 7, with which the loss of m
    positive classes cannot fall below log(1 + m (K - m) e^(-1/m)), against logits.
 12. Feature: encoder's, then experts; the code has dropout before and L2 normalisation after them (`dropout` and
    `normalise_features` of the recipe). Averaged model, decay and learning rate belong to the recipe as well.
 Where all classes are positive the loss is 0.
-Not stated by the paper: experts (2 for RAF-DB, 4 for FERPlus were best, Figure 6), `top_k`, lambda = 1; a gate starts
+Not stated by the paper: experts (2 for RAF-DB, 4 for FERPlus were best, Figure 6), `top_k`, lambda = 1, the width of
+an expert (half its input, at least 8, so that on 7 or 8 logits it is no bottleneck); a gate starts
 as a linear layer does (the code's zeros would choose the first experts everywhere).
 "LEAF w/o C-EAF" (Table 3, `category=False`) has no unsupervised term; "with L_CE" (`loss="cross_entropy"`) teaches the
 strong view the hard labels of the weak one; there `gate` acts on each sample.

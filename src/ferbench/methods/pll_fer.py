@@ -6,9 +6,9 @@ The switches are the rows of its Table VIII; with all three off it is `pll`. Pre
 
 No code was released. Where the text is silent or contradicts itself:
 1. Eq. 2 (`uniformity`): as printed the sum holds j = i. Its term exp(1 / tau) drowns the others: at the paper's best
-   tau = 0.001 the gradient is exactly 0. "others" leaves it out, as the cited uniformity loss (of pairs of distinct
-   points) does; "printed" is the letter. "Optimal positions computed before training": where the weight is not 0 the
-   queries start at the minimiser, a regular simplex, and are trained from there; at tau = 0.001 they stay there.
+   tau = 0.001 the gradient is 0 up to rounding. "others" leaves it out, as the cited uniformity loss (of pairs of
+   distinct points) does; "printed" is the letter. "Optimal positions computed before training": where the weight is
+   not 0 the queries start at the minimiser, a regular simplex, and are trained from there; at tau = 0.001 they stay.
 2. Total loss: not given; L_pll + uniform_weight * L_uniform, the weight 0.1 a guess.
 3. Eq. 3 (`phi`): the sigmoid of the logits. The softmax of Eq. 1 does not move when all logits of an image move
    together, the sigmoid does, so the gap drifts with a constant that nothing trains: "centred" subtracts the mean of an

@@ -29,7 +29,8 @@ code's loss is NaN because no sample was confident, it is 0 here; the gradients 
 With L2-normalised features the centre loss on "features" and the released dot products have another scale.
 On Ada-CM (Table 2; neither the paper nor the code says how) the mixture takes the place of each weak view's prediction
 before the two are averaged, and Ada-CM's margin is learnt from what it gates: the linear prediction (paper) or the
-mixture (released). What the mixture does not keep is Ada-CM's subset II; the released weight of 0.2 holds there, too.
+mixture (released). In the paper variant the linear confidence is held against the margin of the mixture's class. What
+is not kept is Ada-CM's subset II; the released weight of 0.2 holds there, too.
 On Vanilla ("+H" in Table 1) there are no unlabelled terms: centres learn from labelled images, the mixture acts at
 test.
 """

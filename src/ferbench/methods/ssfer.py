@@ -11,18 +11,25 @@ Expression Recognition". Stage (a), pre-training, is `ferbench pretrain mae`; st
     Eq. 6-7 L_v = mean of the soft cross-entropy on mixed images
     Eq. 8-13 L_v and L_i + L_j, weighted by kappa = 1 - IoU             `kappa`, `mix_loss`
 
-Eqs. 2, 4 and 7 print a minus sign before cross-entropies that are losses already. The paper gives no value for tau, mu,
-m, the Beta distribution or the pairing; those of the code stand in. Where the released code differs from the text:
+Eqs. 2 and 4 print a minus sign before cross-entropies that are losses already; Eq. 7's is cross-entropy's own. The
+paper gives no value for tau, mu, m, the Beta distribution or the pairing; those of the code stand in. Where the
+released code differs from the text (`--variant released` sets 1 to 3; 7 and 8 are the protocol's preset `released`,
+since a variant changes no recipe):
 1. The mixer overwrites its input, so L_i and L_j are hard-label cross-entropies on the mixed image, not on x_i and x_j:
    `unmixed="mixed"` (the paper's: "clean"; one more pass).
 2. Mixed targets are smoothed by 0.1: `smoothing`.
 3. The gate is >=, in the text >: `inclusive`.
-4. Boxes are detected on the mixed, normalised image. Here, in both variants, they come with the data set and go through
-   the augmentation; without them the constant box makes kappa 0, that is Mixup.
-5. In stage (b) an average of the weights is evaluated that starts from random weights with m = 0.999 (22 % of them are
-   left after 1,500 steps), and again in stage (c), whose own teacher is never tested. Here stage (c) tests its teacher,
-   and beside it the student; `decay_warmup` is there for short runs. The teacher starts as the student of stage (b).
+4. Boxes are YOLO-face's, detected on the mixed, normalised image, and where it finds no face or several a constant one.
+   Here, in both variants, they come with the data set (the reader's option `faces`: of several the largest) and go
+   through the augmentation; without them, or where all are the whole image, kappa is 0, that is Mixup.
+5. In stage (b) an average of the weights is evaluated with m = 0.999 that starts from the MAE weights and a random head
+   (after 1,500 steps 22 % of it are left), and again in stage (c), whose own teacher is never tested. Here stage (c)
+   tests its teacher, and beside it the student; `decay_warmup` is there for short runs. The teacher starts as the
+   student of stage (b).
 6. Stage (c) draws labelled images anew; here its split is that of stage (b).
+7. Stage (b): rate 1.5e-4, in the text 1e-4; 100 epochs also below 500 labels, in the text 1,000.
+8. Stage (b): a cosine in steps of an epoch over the first 50 of 100 epochs, then its least rate. The text names no
+   schedule; the protocol's is a cosine over all epochs.
 With several processes pairs and lambda are per process, as Mixup usually is. SSIM and FSIM (Table 14) are piq's, whose
 checks wait for the device.
 """
@@ -98,11 +105,15 @@ class SSFER(Method):
         self.classes = model.num_classes
         self.teacher = EmaTeacher(model, options.decay, warm_up=options.decay_warmup) if options.teacher else None
         self.views = Views(labelled=("weak",), unlabelled=("weak", "strong") if options.teacher else ())
-        self.takes_boxes = options.mix == "facemix" and options.kappa == "iou"
+        self.takes_boxes = self.needs_boxes(options)
         if options.mix == "facemix" and options.kappa in ("ssim", "fsim"):
             facemix.quality()  # before any training
         self.register_buffer("mean", torch.zeros(3), persistent=False)
         self.register_buffer("std", torch.ones(3), persistent=False)
+
+    @classmethod
+    def needs_boxes(cls, options: SSFEROptions) -> bool:
+        return options.mix == "facemix" and options.kappa == "iou"
 
     def begin(self, facts: Facts) -> None:
         self.mean.copy_(torch.tensor(facts.mean))

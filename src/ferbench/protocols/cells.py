@@ -33,6 +33,7 @@ class Cell:
     table: Table
     row: Row
     column: Column
+    length: float = 1.0  # share of the recipe's epochs
 
     @property
     def id(self) -> str:
@@ -108,12 +109,17 @@ class Cell:
             recipe_options={} if stage.recipe else self.row.recipe_options,
             unlabelled=self.row.unlabelled if stage.unlabelled is None else stage.unlabelled,
         )  # fmt: skip
-        return replace(self, row=row)
+        return replace(self, row=row, length=1.0)
 
     @property
     def softmax(self) -> Cell:
-        """Plain cross-entropy in this cell's place: the run whose predictions make candidate sets, where some do."""
-        return replace(self, row=replace(self.row, id=f"{self.row.id}.softmax", method="vanilla", options={}))
+        """Plain cross-entropy in this cell's place: the run whose predictions make candidate sets, where some do.
+
+        Its length is the candidate sets' option of that name, where they have one.
+        """
+        row = replace(self.row, id=f"{self.row.id}.softmax", method="vanilla", options={})
+        length = self.candidates.options.get("length") if self.candidates else None
+        return replace(self, row=row, length=float(length) if isinstance(length, int | float) else 1.0)
 
     @property
     def recipe_name(self) -> str:
@@ -122,7 +128,8 @@ class Cell:
 
     def recipe(self, preset: str) -> Recipe:
         """The training recipe under `preset`. Raises ProtocolError for an unknown preset."""
-        return self.protocol.recipe(self.recipe_name, preset, self.row.recipe_options)
+        recipe = self.protocol.recipe(self.recipe_name, preset, self.row.recipe_options)
+        return recipe if self.length == 1 else recipe.shortened(self.length)
 
     def data(self, name: str) -> Dataset:
         """Reader and options of one of this cell's data sets."""

@@ -155,6 +155,9 @@ def _check(protocol: Protocol) -> None:
             build(Recipe, {**vars(recipe), **preset_for(preset, recipe_name)}, f"{path}.presets.{name}")
     for name, split in protocol.splits.items():
         _check_split(split, f"{path}.splits.{name}")
+    for name, pretraining in protocol.pretraining.items():
+        for dataset in pretraining.datasets:
+            _known(dataset, protocol.datasets, f"{path}.pretraining.{name}.datasets")
     _unique([table.id for table in protocol.tables], f"{path}.tables")
     for table in protocol.tables:
         _check_table(protocol, table, f"{path}.tables[{table.id}]")

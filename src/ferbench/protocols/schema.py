@@ -18,7 +18,7 @@ NONE = "none"  # there are no unlabelled images
 PUBLISHED_ONLY = "published-only"
 ID = {"pattern": r"[a-z0-9][a-z0-9._-]*"}
 VARIANTS = ("paper", "released", "usb")
-SCHEDULES = ("constant", "cosine", "cosine_per_epoch")
+SCHEDULES = ("constant", "cosine", "cosine_per_epoch", "exponential")
 EPOCHS = ("steps", "labelled", "unlabelled")
 
 SPLIT_KEYS: Mapping[str, tuple[str, ...]] = {
@@ -85,6 +85,24 @@ class Recipe:
     joint: bool = False  # labelled and strong views in one forward pass, where the method can
     clip: float = field(default=0.0, metadata={"least": 0.0})  # gradient norm, 0 = no clipping
     dtype: str = field(default="float32", metadata={"choices": ("float32", "bfloat16", "float16")})  # autocast type
+
+    def shortened(self, share: float) -> Recipe:
+        """With this share of the epochs, at least one, and all else as it is, the warm-up too."""
+        few = max(1, round(self.few_epochs * share)) if self.few_epochs else 0
+        return replace(self, epochs=max(1, round(self.epochs * share)), few_epochs=few)
+
+
+@dataclass(frozen=True)
+class PretrainingRecipe:
+    """How `ferbench pretrain OBJECTIVE --recipe PROTOCOL` makes weights; the recipe's name is the objective's.
+
+    datasets: whose training images, where the command names none. settings and options stand before the defaults of
+    bench/masked/settings.py and of the objective, and are checked there.
+    """
+
+    datasets: tuple[str, ...] = ()
+    settings: Mapping[str, Option] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -259,6 +277,7 @@ class Protocol:
     splits: Mapping[str, Split]
     tables: tuple[Table, ...]
     candidates: Mapping[str, Candidates] = field(default_factory=dict)
+    pretraining: Mapping[str, PretrainingRecipe] = field(default_factory=dict)
     variant: str = field(default="paper", metadata={"choices": VARIANTS})
     hash: str = field(default="", metadata={"key": False})  # SHA-256 (hex) of protocol.toml and the CSV files
     path: Path = field(default=Path(), metadata={"key": False})

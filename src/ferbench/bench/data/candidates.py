@@ -11,6 +11,9 @@ makers:
     uniform_flip        each wrong class joins with probability q: the synthetic sets of the partial-label papers
     confusion_flip      the same with probabilities that follow how often two expressions are confused
 
+The predictions of topk_model are of the images that the model was fitted to. One that has learnt its labels by heart
+calls few images ambiguous; `length` trains it for less than the recipe's epochs, and `figures` say what came of it.
+
 Legend: N images of the data set, n training images, K classes. Every set holds the image's given label, but for
 topk_model with literal=true. An image the rule discards, or whose kept classes are not in the set's classes, has its
 label alone.
@@ -98,6 +101,22 @@ def make_candidates(
     return result
 
 
+def figures(
+    faces: FaceSet, index: NDArray[np.int64], sets: Sets, options: Mapping[str, Value], scores: Scores | None = None
+) -> dict[str, float]:
+    """What the sets [N, K] of the images at `index` [n] are like.
+
+    ambiguous: percent with more than one class; classes: their mean number. From a model's k best, given_in_top_k:
+    percent of all images whose given label is among these, whether or not it stands in the set.
+    """
+    sizes = sets[index].sum(axis=1)
+    result = {"ambiguous": 100 * float(np.mean(sizes > 1)), "classes": float(np.mean(sizes))}
+    if scores is not None and "k" in options:
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : int(options["k"])]
+        result["given_in_top_k"] = 100 * float(np.mean((best == faces.labels[index][:, None]).any(axis=1)))
+    return {name: round(value, 4) for name, value in result.items()}
+
+
 def fingerprint(faces: FaceSet, index: NDArray[np.int64], sets: Sets) -> str:
     """SHA-256 (hex) over the paths of the images at `index` and their sets."""
     digest = hashlib.sha256("\0".join(faces.ids[index].tolist()).encode())
@@ -183,6 +202,7 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "q": (lambda value: 0 <= value <= 1, "from 0 to 1"),
     "k": (lambda value: value >= 1, "at least 1"),
     "below": (lambda value: value > 0, "above 0"),
+    "length": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
 }
 MAKERS: Mapping[str, Maker] = {
     "votes_multi_target": Maker({}, _votes("multi_target")),
@@ -192,6 +212,7 @@ MAKERS: Mapping[str, Maker] = {
             "k": Option(2, "classes in the set of an ambiguous image"),
             "below": Option(0.6, "an image whose best prediction is less probable is ambiguous"),
             "literal": Option(False, "leave the given label out where it is not among the k best"),
+            "length": Option(1.0, "share of the recipe's epochs that the model is trained for", late=True),
         },
         _topk,
     ),

@@ -2,6 +2,7 @@
 
 haar   OpenCV's frontal-face cascade, which lies in the wheel of opencv-python-headless 4 (extra `detect`). The image
        gets a grey border of 25 % first: on tight crops the cascade finds little without one. No landmarks.
+       Small close-ups of one face each (FERPlus) are enlarged first and searched in finer steps for large faces alone.
 mtcnn  Zhang et al., 2016, as facenet-pytorch packs it, weights included. Its pins are older than our dependencies:
        `pip install requests tqdm`, then `pip install --no-deps facenet-pytorch==2.6.0` works.
 """
@@ -25,6 +26,7 @@ from ferbench.bench.data.faceset import DataError
 BORDER = 0.25  # of the image's sides, before the cascade looks
 GREY = 127
 CASCADE = "haarcascade_frontalface_default.xml"
+CLOSE_UP = 4  # times a small close-up is enlarged before a detector looks
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,42 @@ class Detector:
     find: Callable[[Image.Image], list[Face]]
 
 
-def load_detector(name: str) -> Detector:
-    """The detector `haar` or `mtcnn`. Raises DataError that says what to install."""
-    return {"haar": _haar, "mtcnn": _mtcnn}[name]()
+@dataclass(frozen=True)
+class Search:
+    """How the cascade searches: step between sizes, hits that make a face, smallest face as a share of the image."""
+
+    step: float
+    neighbours: int
+    smallest: float
 
 
-def _haar() -> Detector:
+SEARCH = Search(1.1, 5, 0.2)
+CLOSE_UP_SEARCH = Search(1.05, 3, 0.4)  # finds a face in 83 % of FERPlus; SEARCH in 65 % of a sample, enlarged 77 %
+
+
+def load_detector(name: str, close_up: bool = False) -> Detector:
+    """The detector `haar` or `mtcnn`; close_up: for small images that one face fills. Raises DataError that says what
+    to install."""
+    if not close_up:
+        return _haar(SEARCH) if name == "haar" else _mtcnn()
+    return enlarged(_haar(CLOSE_UP_SEARCH) if name == "haar" else _mtcnn(), CLOSE_UP)
+
+
+def enlarged(detector: Detector, times: int) -> Detector:
+    """The detector looking at each image `times` as large; what it finds comes back in the pixels of the image."""
+
+    def find(image: Image.Image) -> list[Face]:
+        larger = image.resize((image.width * times, image.height * times), Image.Resampling.BICUBIC)
+        smaller = np.float32(1 / times)
+        return [
+            Face(smaller * face.box, None if face.landmarks is None else smaller * face.landmarks)
+            for face in detector.find(larger)
+        ]
+
+    return Detector(detector.name, f"{detector.version}, enlarged {times} times", find)
+
+
+def _haar(search: Search) -> Detector:
     install = "pip install 'ferbench[detect]' (opencv-python-headless>=4.10,<5), or give boxes in faces.csv"
     cv2 = _import("cv2", "haar", install)
     path = Path(str(getattr(getattr(cv2, "data", None), "haarcascades", ""))) / CASCADE
@@ -67,9 +99,9 @@ def _haar() -> Detector:
             local.cascade = cv2.CascadeClassifier(str(path))
         left, top = round(BORDER * image.width), round(BORDER * image.height)
         grey = ImageOps.expand(image.convert("L"), (left, top, left, top), fill=GREY)
-        smallest = max(min(image.size) // 5, 12)
+        smallest = max(int(search.smallest * min(image.size)), 12)
         found = local.cascade.detectMultiScale(
-            np.asarray(grey), scaleFactor=1.1, minNeighbors=5, minSize=(smallest, smallest)
+            np.asarray(grey), scaleFactor=search.step, minNeighbors=search.neighbours, minSize=(smallest, smallest)
         )
         corners = [(x - left, y - top, x - left + width, y - top + height) for x, y, width, height in found]
         return [Face(np.array(box, np.float32)) for box in corners]

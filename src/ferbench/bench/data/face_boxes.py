@@ -57,11 +57,13 @@ def source_key(listing: Listing, faces: str) -> str:
 
 
 def find_faces(
-    listing: Listing, faces: str, cache: Path, key: str, threads: int = 2, progress: Progress | None = None
-) -> Faces:
+    listing: Listing, faces: str, cache: Path, key: str, threads: int = 2, progress: Progress | None = None,
+    *, close_up: bool = False,
+) -> Faces:  # fmt: skip
     """Boxes and landmarks of a listing from `faces`, a value of the option of that name. Raises DataError.
 
     key: a hash of the listing and its files, which the cache of detections is named after
+    close_up: whether the images are small and filled by one face each
     """
     if faces == "none":
         return Faces(None, None, "none")
@@ -74,7 +76,7 @@ def find_faces(
         strangers = [name for name in rows if name not in known]
         note = f"{path.name}: {len(strangers):,} paths are no images of this copy"
         return _table(listing, rows, path.name, (f"{note}, first {strangers[0][:60]!r}",) if strangers else ())
-    return _detected(listing, load_detector(faces), cache, key, threads, progress)
+    return _detected(listing, load_detector(faces, close_up), cache, key, threads, progress)
 
 
 def parse_faces(text: str, where: str) -> dict[str, tuple[Values, int]]:

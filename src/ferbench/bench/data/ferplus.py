@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.cache import Prepared, load_prepared
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
+from ferbench.bench.data.ferplus_faces import SOURCES as FACES
+from ferbench.bench.data.ferplus_faces import ferplus_faces
 from ferbench.bench.data.ferplus_index import image_votes
 from ferbench.bench.data.ferplus_labels import CLASSES, RULES, SEVERAL_LABELS, decide
 from ferbench.bench.data.ferplus_source import SOURCES
@@ -36,7 +38,11 @@ OPTIONS = {
     ),
     "placeholder": Option("drop", "FER2013Test/fer0033120.png, a warning sign labelled neutral", ("drop", "keep")),
     "size": Option(0, "pixels a side of a resized copy, 16 to 512; 0: the images' own 48", late=True),
-}
+    "faces": Option(
+        "none", "face boxes for FaceMix, from faces.csv in the root or from a detector; nothing is cropped", FACES,
+        late=True,
+    ),
+}  # fmt: skip
 
 
 def open_ferplus(
@@ -50,6 +56,7 @@ def open_ferplus(
     dedupe: str = "none",
     placeholder: str = "drop",
     size: int = 0,
+    faces: str = "none",
 ) -> FaceSet:
     """The face set in a prepared folder under one label rule; OPTIONS explains each option. Raises DataError.
 
@@ -57,6 +64,7 @@ def open_ferplus(
             are in neither `train` nor `test`, but keep their place in `images`
     votes:  [N, classes] raw votes under rules with one label; under the others the distribution or the candidate set
             (1 for each candidate), all 0 where the label is -1
+    boxes:  None with faces=none
     """
     options: dict[str, str | int | bool] = {
         "source": source,
@@ -67,6 +75,7 @@ def open_ferplus(
         "dedupe": dedupe,
         "placeholder": placeholder,
         **({"size": size} if size else {}),
+        **({"faces": faces} if faces != "none" else {}),
     }
     resolve_options(NAME, OPTIONS, options)
     if set(train_parts.split("+")) & set(test_parts.split("+")):
@@ -80,10 +89,11 @@ def open_ferplus(
         train, test = _first_of_each(train, same), _first_of_each(test, same)
         if dedupe == "cross":
             train = train[~np.isin(same[train], same[test])]
+    images, boxes = resized(stored, NAME, size), ferplus_faces(stored, faces).boxes
     return FaceSet(
         name=NAME,
         classes=CLASSES[:classes],
-        images=resized(stored, NAME, size),
+        images=images,
         labels=labels,
         parts=parts,
         ids=ids,
@@ -92,6 +102,7 @@ def open_ferplus(
         options=options,
         fingerprint=faceset_fingerprint(options, ids, labels, parts, train, test),
         votes=votes,
+        boxes=None if boxes is None else boxes * np.float32(images.shape[1] / stored.images.shape[1]),
         ballots=image_votes(stored.index, source),
     )
 

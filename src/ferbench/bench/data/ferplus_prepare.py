@@ -18,6 +18,7 @@ from ferbench.bench.data.ferplus import NAME, OPTIONS, open_ferplus
 from ferbench.bench.data.ferplus_checks import check_columns, count_differences, count_table, duplicate_notices
 from ferbench.bench.data.ferplus_csv import SIDE, VoteTable
 from ferbench.bench.data.ferplus_decode import Key, decode_csv, decode_pngs, few, same_pixels
+from ferbench.bench.data.ferplus_faces import ferplus_faces
 from ferbench.bench.data.ferplus_index import build_index, image_id, sources_in
 from ferbench.bench.data.ferplus_source import FOLDERS, Source, find_source, reading
 from ferbench.bench.data.options import Value, resolve_options
@@ -58,8 +59,9 @@ def prepare_ferplus(
         chosen["source"] = sources_in(prepared.index)[0]
     arguments: dict[str, Any] = chosen
     resized(prepared, NAME, int(chosen.get("size", 0)), threads=threads, progress=progress)
+    faces = ferplus_faces(prepared, str(chosen.get("faces", "none")), threads=threads, progress=progress)
     data = open_ferplus(folder, **arguments)
-    return _report(prepared, data, source, cached)
+    return _report(prepared, data, source, cached, faces.notes)
 
 
 def prepared_folder(source: Source, cache_dir: Path) -> Path:
@@ -93,7 +95,7 @@ def _decode(source: Source, folder: Path, partial: bool, threads: int, progress:
             decode_csv(source.pixels, tables["new_csv"][0], keys, draft.images, progress)
         draft.index = index | {"same_pixels": same_pixels(draft.images)}
         draft.meta = {
-            "root": str(source.root),
+            "root": str(source.root.absolute()),
             "source_sha256": source.hash,
             "layout": source.layout,
             "differences": differences,
@@ -168,8 +170,10 @@ def _placeholder(keys: list[Key], images: NDArray[np.uint8]) -> int | None:
     return None
 
 
-def _report(prepared: Prepared, data: FaceSet, source: Source, cached: bool) -> PreparedReport:
-    notices = list(prepared.meta["notices"])
+def _report(
+    prepared: Prepared, data: FaceSet, source: Source, cached: bool, about_faces: tuple[str, ...]
+) -> PreparedReport:
+    notices = [*prepared.meta["notices"], *about_faces]
     if prepared.meta["placeholder"] is not None:
         what = "left out" if data.options["placeholder"] == "drop" else "kept, as asked for"
         notices.append(f"{PLACEHOLDER} is a warning sign, not a face: {what}")

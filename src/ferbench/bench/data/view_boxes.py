@@ -18,11 +18,36 @@ FALLBACK = (25 / 224, 25 / 224, 220 / 224, 220 / 224)  # SSFER's released code w
 
 
 def known_boxes(faces: FaceSet, indices: Indices) -> str:
-    """A line for the log: how many of these images have a box of their own."""
+    """A line for the log: how many of these images have a box that says where the face is."""
     if faces.boxes is None:
         return f"{faces.name} has no face boxes: the constant one stands for all, so every pair's IoU is 1"
-    share = np.isnan(faces.boxes[indices]).any(axis=1).mean()
-    return f"face boxes: {100 * share:.1f} % of the labelled images take the constant one"
+    unknown, whole = np.isnan(faces.boxes[indices]).any(axis=1).mean(), _whole(faces, indices).mean()
+    return (
+        f"face boxes: {100 * unknown:.1f} % of the labelled images take the constant one, "
+        f"of {100 * whole:.1f} % the box is the whole image"
+    )
+
+
+def without_boxes(faces: FaceSet, indices: Indices) -> str | None:
+    """What is wrong where not one of these images has a box that says where the face is; None where some have."""
+    if faces.boxes is not None:
+        unknown = np.isnan(faces.boxes[indices]).any(axis=1)
+        if not (unknown | _whole(faces, indices)).all():
+            return None
+    return (
+        f"{faces.name}: no labelled image has a face box other than the whole image, so that FaceMix with kappa=iou is "
+        "Mixup: give the reader the options crop=none and faces=haar (pip install 'ferbench[detect]'), mtcnn or csv, "
+        "or the method mix=mixup"
+    )
+
+
+def _whole(faces: FaceSet, indices: Indices) -> NDArray[np.bool_]:
+    """[n] whether a box reaches the image's edge, to half a pixel, on all four sides; False where it is not known."""
+    assert faces.boxes is not None
+    height, width = faces.images.shape[1:3]
+    x1, y1, x2, y2 = faces.boxes[indices].T
+    whole: NDArray[np.bool_] = (np.maximum(x1, y1) <= 0.5) & (x2 >= width - 0.5) & (y2 >= height - 0.5)
+    return whole
 
 
 def in_window(boxes: Tensor, window: Tensor, mirrored: Tensor, size: int) -> Tensor:

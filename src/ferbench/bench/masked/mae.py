@@ -6,6 +6,12 @@ Paper: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022;
 Differences between SSFER's text and its released code:
 1. The text normalises each patch of the target by its own mean and variance, the code builds the model without that
    switch and predicts the standardised pixels: `norm_pix`, paper true, released false.
+2. The code's rate in epoch e of E is that times min((e + 1) / 50, (1 + cos(pi e / E)) / 2), changed once an epoch. Here
+   it rises from 0 over 50 epochs and then falls along a cosine, changed at every step, as He et al.'s does.
+3. The code's defaults are 800 epochs and 64 images on each GPU, the text's 600 and 256, which stand in the name of the
+   released weights as well (`--set epochs=800`, `--set batch_size=...`).
+4. The code decays all parameters, He et al. neither biases nor normalisations nor tokens: `--set decay_all=true`.
+`--variant released` is the first alone: a variant changes options, not settings.
 Ours: `positions = "learned"` starts from the same sine-cosine table and lets it train; `decoder_*` default to He et
 al.'s for ViT-Base, a smaller encoder is better served by a smaller decoder.
 """

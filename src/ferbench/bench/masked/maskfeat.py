@@ -6,7 +6,7 @@ PLL-FER (Wang et al., arXiv 2209.15402, Sec. III-B, Tables II and VII).
 1. Masked patches are drawn one by one; the code takes rectangles of them.
 2. PLL-FER says of the encoder that it "only acts on the visible and unmasked patches", which is MAE's way; MaskFeat, as
    PLL-FER cites and names it, puts a learnt token in the place of a masked patch.
-3. `mask_ratio`: 0.4 in MaskFeat and in PLL-FER's text; its Table II prints "85%(40%)".
+3. `mask_ratio`: 0.4 in MaskFeat and in PLL-FER's text; its Table II prints "85%(40%)". `--recipe pll` has the text's.
 4. `variant`: how gradients, angles and cells are taken, see `hog`.
 """
 

@@ -12,7 +12,10 @@ from ferbench.protocols.schema import SCHEDULES
 
 @dataclass(frozen=True)
 class Settings:
-    """Defaults: SSFER (Sec. 4.2) for stage (a), and He et al. (CVPR 2022) where it points there."""
+    """Defaults: SSFER (Sec. 4.2) for stage (a), and He et al. (CVPR 2022) where it points there.
+
+    Each paper's own settings are its protocol's `pretraining` recipes, `ferbench pretrain OBJECTIVE --recipe PROTOCOL`.
+    """
 
     backbone: str = "vit_base"
     input_size: int = field(default=224, metadata={"least": 8})  # pixels

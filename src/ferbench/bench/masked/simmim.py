@@ -4,7 +4,7 @@ Paper: Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 
 L1 distance between the standardised pixels and those a linear head predicts, over the masked ones.
 
 1. PLL-FER's Table III prints "75%(60%)" and "16(32)" for the mask ratio and the masked squares: the brackets are
-   SimMIM's own values, the defaults here, the others PLL-FER's.
+   SimMIM's own values, the defaults here, the others PLL-FER's (`ferbench pretrain simmim --recipe pll`).
 """
 
 from __future__ import annotations
