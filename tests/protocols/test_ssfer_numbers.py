@@ -223,8 +223,8 @@ def test_lengths_follow_from_the_data_and_the_stated_steps_are_rafdbs_at_5_perce
     ("preset", "steps", "network"),
     [
         ("cpu", 3000, ("resnet_small", "none")),
-        ("cpu-vit", 3000, ("vit_tiny", "none")),
-        ("cpu-mae", 3000, ("vit_tiny", "mae_tiny")),
+        ("cpu-vit", 1500, ("vit_tiny", "none")),
+        ("cpu-mae", 1500, ("vit_tiny", "mae_tiny")),
     ],
 )
 def test_small_presets_have_as_many_steps_whatever_the_data(preset: str, steps: int, network: tuple[str, str]) -> None:
