@@ -8,6 +8,7 @@ interpreter gets bfloat16 arithmetic wrong without a word: CPU cases use float16
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
@@ -28,6 +29,19 @@ if not ON_GPU:
 def device() -> torch.device:
     """Where the kernels under test run."""
     return torch.device("cuda" if ON_GPU else "cpu")
+
+
+@pytest.fixture
+def assert_far_rows_are_read(device: torch.device) -> Callable[[str], None]:
+    """Run a script in a child process, its argument the device: an address computed in 32 bits is a fault there."""
+
+    def check(script: str) -> None:
+        if device.type == "cuda" and torch.cuda.mem_get_info()[0] < 8 * 2**30:
+            pytest.skip("a GPU has no memory that is reserved but not used: 6 GiB must be free")
+        done = subprocess.run([sys.executable, "-c", script, device.type], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    return check
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -199,7 +197,11 @@ def test_strided_inputs_need_no_copy(device: torch.device) -> None:
     for view in (wide[:, ::2], wide.T[:9], wide[::3, 4:11]):
         ours = grads(view, view.flip(0), "triton", torch.ones(len(view), device=device))
         dense = grads(view.contiguous(), view.flip(0).contiguous(), "triton", torch.ones(len(view), device=device))
-        assert all(torch.equal(x, y) for x, y in zip(ours, dense, strict=True))
+        # a GPU lays strided rows out otherwise over its threads and sums them in another order: 1.5 units for up to 16
+        # terms, and 2 more from its exp and division, which are not rounded to nearest
+        close = 4 * torch.finfo(torch.float32).eps if device.type == "cuda" else 0.0
+        for x, y in zip(ours, dense, strict=True):
+            torch.testing.assert_close(x, y, rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("classes", [5, 18], ids=["pairs", "bisection"])
@@ -245,20 +247,21 @@ def test_compiles_in_one_graph(impl: str, backend: str, device: torch.device) ->
 
 # rows 2^30 elements apart in memory that is reserved but hardly touched: 32-bit addresses would fault or read elsewhere
 FAR = """
-import torch
+import sys, torch
 from ferbench.kernels import ambiguous_loss
 step = 2**30
+torch.set_default_device(sys.argv[1])
 memory = torch.empty(3 * step, dtype=torch.float16)
 rows = torch.as_strided(memory, (3, 7), (step, 1))
 values = torch.linspace(-2, 2, 21).reshape(3, 7).half()
 rows.copy_(values)
-assert torch.equal(ambiguous_loss(rows, rows, impl="triton"), ambiguous_loss(values, values, impl="triton"))
+same = torch.equal if sys.argv[1] == "cpu" else torch.allclose  # a GPU sums rows of other strides in another order
+assert same(ambiguous_loss(rows, rows, impl="triton"), ambiguous_loss(values, values, impl="triton"))
 """
 
 
-def test_rows_beyond_2_to_the_31_elements_are_addressed() -> None:
-    done = subprocess.run([sys.executable, "-c", FAR], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_rows_beyond_2_to_the_31_elements_are_addressed(assert_far_rows_are_read: Callable[[str], None]) -> None:
+    assert_far_rows_are_read(FAR)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -217,7 +215,9 @@ def test_strided_inputs(shape: str, device: torch.device) -> None:
     assert not (features.is_contiguous() or centers.is_contiguous() or labels.is_contiguous() or mask.is_contiguous())
     ours = evaluate(features, labels, centers, mask, (1.0, 1.0), impl="triton")
     expected = evaluate(features, labels, centers, mask, (1.0, 1.0), impl="reference")
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+    # float32 Gram matrices are three bfloat16 products on a GPU, which leave out up to 2^-16
+    gram_on_gpu = device.type == "cuda" and classes > 2 * width
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=2.5e-5 if gram_on_gpu else 1e-5)
 
 
 @pytest.mark.parametrize("shape", [(6, 4, 10), (40, 20, 10)], ids=["paper", "tiles"])
@@ -403,9 +403,10 @@ def test_compiles_as_one_graph(impl: str, backend: str, device: torch.device) ->
 
 
 FAR_ROWS = """
-import torch
+import sys, torch
 from ferbench.kernels import center_etf_loss
 step = 2**30
+torch.set_default_device(sys.argv[1])
 memory = torch.empty(2 * step + 8, dtype=torch.float16)  # committed page by page, as touched
 features = memory.as_strided((3, 8), (step, 1))
 features.copy_(torch.arange(24.0).reshape(3, 8))
@@ -417,10 +418,8 @@ for classes in (3, 40):
 """
 
 
-def test_rows_beyond_two_to_the_31_elements() -> None:
-    """In a child process: an address computed in 32 bits is a crash, not an exception."""
-    done = subprocess.run([sys.executable, "-c", FAR_ROWS], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_rows_beyond_two_to_the_31_elements(assert_far_rows_are_read: Callable[[str], None]) -> None:
+    assert_far_rows_are_read(FAR_ROWS)
 
 
 def test_reference_is_exported() -> None:

@@ -143,7 +143,11 @@ def test_compiles_as_one_graph(impl: str, device: torch.device) -> None:
     ema_update(expected, values, 0.9, impl=impl)
     torch._dynamo.reset()
     torch.compile(lambda a, v: ema_update(a, v, 0.9, impl=impl), fullgraph=True, backend="aot_eager")(averages, values)
-    assert all(torch.equal(a, b) for a, b in zip(averages, expected, strict=True))
+    # torch.compile takes the reference's lerp apart; CUDA's own is one fused multiply-add, which rounds once less
+    fused = device.type == "cuda" and impl == "reference"
+    close = torch.finfo(torch.float32).eps if fused else 0.0
+    for ours, eager in zip(averages, expected, strict=True):
+        torch.testing.assert_close(ours, eager, rtol=close, atol=close)
 
 
 @pytest.mark.slow

@@ -124,7 +124,10 @@ def test_gate_kernel_is_as_good_as_torch(
     plain = gate_grads(logits, k, activation, "reference", upstream)
     truth = gate_grads(logits.double(), k, activation, "reference", upstream)
     for name, *values in zip(("weights", "dlogits"), ours, plain, truth, strict=True):
-        assert_as_good_as_torch(name, *values, torch.finfo(dtype).eps)
+        # a GPU's exp rounds its argument first, and its division is off by 2 units: a weight and a sigmoid are off by a
+        # few, which a float32 gradient multiplies by an incoming one of up to 9 before two such terms cancel
+        coarse = device.type == "cuda" and (name, dtype, activation) == ("dlogits", torch.float32, "softplus")
+        assert_as_good_as_torch(name, *values, (7 if coarse else 1) * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("row", [[1e4, -1e4, 0.0], [1e4, 1e4, 1e4], [-1e4, -1e4, -1e4], [0.0, 0.0, 0.0]], ids=str)
@@ -251,11 +254,15 @@ def test_gate_and_mix_compile_in_one_graph(impl: str, device: torch.device) -> N
         (lambda: topk_gate(torch.zeros(2, 3), 0), "k must lie in 1..3"),
         (lambda: topk_gate(torch.zeros(3), 1), "logits must have shape"),
         (lambda: topk_gate(torch.zeros(2, 3), 1, activation="relu"), "activation must be one of"),
-        (lambda: topk_gate(torch.zeros(2, 300), 1, impl="triton"), "at most 256 experts"),
         (lambda: mix_experts(torch.zeros(2, 3), torch.zeros(2, 4, 5)), "outputs must have shape"),
     ],
-    ids=["k-large", "k-zero", "one-dim", "activation", "too-many", "mix-shape"],
+    ids=["k-large", "k-zero", "one-dim", "activation", "mix-shape"],
 )
 def test_misuse_is_one_clear_line(call: Callable[[], Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_gate_kernel_names_its_expert_limit(device: torch.device) -> None:
+    with pytest.raises(ValueError, match="at most 256 experts and k 8, not 300 and 1"):
+        topk_gate(torch.zeros(2, 300, device=device), 1, impl="triton")

@@ -10,6 +10,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,8 +157,10 @@ def test_kernel_is_as_good_as_torch(
     plain = grads(a, b, "reference", 2.5, **options)
     truth = grads(a.double(), b.double(), "reference", 2.5, **options)
     for name, *values in zip(("loss", "da", "db"), ours, plain, truth, strict=True):
-        # a logit is a cosine / temperature: that is what the rounding of a cosine is multiplied by
-        assert_as_good_as_torch(name, *values, torch.finfo(torch.float32).eps / temperature)
+        # a logit is a cosine / temperature: that is what the rounding of a cosine is multiplied by. On a GPU a float32
+        # product is three bfloat16 ones, which leave out up to 2^-16 of it; over a row that comes to a few units
+        units = (2.5 if name == "loss" else 4.0) if device.type == "cuda" else 1.0
+        assert_as_good_as_torch(name, *values, units * torch.finfo(torch.float32).eps / temperature)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="Triton's interpreter gets bfloat16 products wrong")
@@ -179,7 +182,9 @@ def test_length_does_not_matter(impl: str, scale: float, device: torch.device) -
     loss, da, _ = grads(a, b, impl)
     scaled_loss, scaled_da, _ = grads(a * scale, b, impl)
     torch.testing.assert_close(scaled_loss, loss)
-    torch.testing.assert_close(scaled_da * scale, da, rtol=1e-4, atol=1e-6)
+    # a scale that is no power of two changes how a GPU's three bfloat16 products split a row
+    split = device.type == "cuda" and impl == "triton"
+    torch.testing.assert_close(scaled_da * scale, da, rtol=1e-4, atol=5e-6 if split else 1e-6)
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.001], ids=str)
@@ -295,22 +300,43 @@ def test_compiles_in_one_graph(impl: str, backend: str, device: torch.device) ->
 
 # rows 2^30 elements apart in memory that is reserved but hardly touched: 32-bit addresses would fault or read elsewhere
 FAR = """
-import importlib, torch
+import importlib, sys, torch
 from ferbench.kernels import info_nce
 step = 2**30
+torch.set_default_device(sys.argv[1])
 memory = torch.empty(3 * step, dtype=torch.float16)
 rows = torch.as_strided(memory, (3, 5), (step, 1))
 values = torch.linspace(-2, 2, 15).square().reshape(3, 5).half()
 rows.copy_(values)
 op = importlib.import_module("ferbench.kernels.info_nce.op")
+same = torch.equal if sys.argv[1] == "cpu" else torch.allclose  # a GPU sums rows of other strides in another order
 for op.SMALL_BATCH in (128, 0):
-    far = info_nce(rows, rows.flip(1), impl="triton")
-    assert torch.equal(far, info_nce(values, values.flip(1), impl="triton"))
+    far = info_nce(rows, values.flip(1), impl="triton")
+    assert same(far, info_nce(values, values.flip(1), impl="triton"))
 """
 
 
-def test_rows_beyond_2_to_the_31_elements_are_addressed() -> None:
-    done = subprocess.run([sys.executable, "-c", FAR], capture_output=True, text=True)
+def test_rows_beyond_2_to_the_31_elements_are_addressed(assert_far_rows_are_read: Callable[[str], None]) -> None:
+    assert_far_rows_are_read(FAR)
+
+
+# the launch of small batches without and with a gradient, and those of large ones; all masked
+FLOAT64 = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from compile_ahead import compile_case
+import torch
+from ferbench.kernels.info_nce.aot import large, small
+for with_grad in (False, True):
+    compile_case(lambda: small(4, 3, torch.float64, with_grad), "sm90")
+compile_case(lambda: large(9, 5, torch.float64, masked=True), "sm90")
+"""
+
+
+def test_masked_float64_compiles_for_a_gpu() -> None:
+    """A byte in the reach of a float64 product, such as a mask's, is more than Triton's NVIDIA backend can compile."""
+    folder = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-c", FLOAT64, folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ferbench.kernels.dispatch import accumulate_dtype, launch, target, triton_type
-from ferbench.kernels.info_nce.tiles import large_tiles, product
+from ferbench.kernels.info_nce.tiles import large_tiles, mask_numbers, product
 from ferbench.kernels.info_nce.unit import normalise
 
 # A cosine is at most 1, so 1 / temperature bounds every logit and no running maximum is needed, as long as the smallest
@@ -92,7 +92,7 @@ def _add_exponentials(b_logit, b_max, b_sum, STATIC: tl.constexpr):
 @triton.jit(do_not_specialize=["N", "views"])
 def _lse_kernel(
     p_unit,  # [2, N, DP]
-    p_mask,  # [N] uint8, read only with HAS_MASK
+    p_mask,  # [N] uint8 (float64 beside float64), read only with HAS_MASK
     p_lse,  # [2, N] log2 of the denominator
     p_terms,  # [1 or 2, N] loss of each anchor, 0 where left out
     N,
@@ -160,7 +160,7 @@ def _grad_kernel(
     p_unit,  # [2, N, DP]
     p_inverse,  # [2, N]
     p_lse,  # [2, N]; infinite, hence probability 0, for rows that anchor nothing
-    p_mask,  # [N] uint8, read only with HAS_MASK
+    p_mask,  # [N] uint8 (float64 beside float64), read only with HAS_MASK
     p_factor,  # [] incoming gradient / (anchors * temperature)
     p_grad,  # [2, N, D], contiguous
     N,
@@ -264,7 +264,7 @@ def large_forward(
     lse = torch.full((2, samples), torch.inf, dtype=dtype, device=a.device)
     terms = torch.empty((views, samples), dtype=dtype, device=a.device)
     options = tile_options(unit, temperature, backward=False)
-    kept = unit if mask is None else mask.view(torch.uint8)
+    kept = mask_numbers(mask, unit)
     launch(
         _lse_kernel, (triton.cdiv(samples, options["OWN"]), views), unit, kept, lse, terms, samples, 2, kept.stride(0),
         math.log2(math.e) / temperature, HAS_MASK=mask is not None, **options,
@@ -282,7 +282,7 @@ def large_backward(
     samples, padded = unit.shape[1:]
     options = tile_options(unit, temperature, backward=True)
     out = torch.empty((2, samples, features), dtype=dtype, device=unit.device)
-    kept = unit if mask is None else mask.view(torch.uint8)
+    kept = mask_numbers(mask, unit)
     grid = (triton.cdiv(samples, options["OWN"]), 2, padded // options["BLOCK"])
     launch(
         _grad_kernel, grid, unit, inverse, lse, kept, grad * share / temperature, out, samples, features, 2,

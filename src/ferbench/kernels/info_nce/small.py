@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ferbench.kernels.dispatch import accumulate_dtype, launch, target, triton_type
-from ferbench.kernels.info_nce.tiles import operand_dtype, product, small_tiles
+from ferbench.kernels.info_nce.tiles import mask_numbers, operand_dtype, product, small_tiles
 
 BLOCK = 32  # features per product
 
@@ -100,7 +100,7 @@ def _load_kept(p_mask, mask_step, o_row, N, HAS_MASK: tl.constexpr):
 def _small_kernel(
     p_a,  # [N, D], features side by side
     p_b,  # [N, D], features side by side
-    p_mask,  # [N] uint8, read only with HAS_MASK
+    p_mask,  # [N] uint8 (float64 beside float64), read only with HAS_MASK
     p_loss,  # []
     p_grad,  # [2, N, D], contiguous, written only with GRAD
     N,
@@ -196,7 +196,7 @@ def small_forward(
     aligned = all(n * a.element_size() % 16 == 0 for n in (a.stride(0), b.stride(0)))
     aligned = aligned and a.data_ptr() % 16 == 0 and b.data_ptr() % 16 == 0
     grid = (max(1, triton.cdiv(2 * samples, rows)), max(1, triton.cdiv(features, BLOCK)))
-    kept = a if mask is None else mask.view(torch.uint8)
+    kept = mask_numbers(mask, a)
     launch(
         _small_kernel, grid if with_grad else (1, 1), a, b, kept, loss, grad, samples, features,
         a.stride(0), b.stride(0), kept.stride(0), math.log2(math.e) / temperature,

@@ -45,6 +45,17 @@ def product(operand: torch.dtype, machine: str) -> str:
     return "bf16x3" if operand == torch.float32 and machine != "cpu" else "ieee"
 
 
+def mask_numbers(mask: Tensor | None, features: Tensor) -> Tensor:
+    """What a kernel loads as its mask, [N], 0 for a row left out; `features`, which it does not read, without a mask.
+
+    The mask's own bytes, but numbers of 64 bits beside float64: Triton lays out the operands of a product after the
+    narrowest load that they depend on, and on NVIDIA it has no float64 product for the layout that a byte gives.
+    """
+    if mask is None:
+        return features
+    return mask.double() if features.dtype == torch.float64 else mask.view(torch.uint8)
+
+
 def padded_features(features: int) -> int:
     """Columns of a stored unit row: a power of two from 16 to 64, or a multiple of 64."""
     return max(16, 1 << (features - 1).bit_length()) if features <= 64 else -(-features // 64) * 64

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ferbench.kernels.dispatch import accumulate_dtype, launch, triton_type
-from ferbench.kernels.info_nce.tiles import operand_dtype, padded_features
+from ferbench.kernels.info_nce.tiles import mask_numbers, operand_dtype, padded_features
 
 MAX_FEATURES = 8192
 
@@ -20,7 +20,7 @@ MAX_FEATURES = 8192
 @triton.jit(do_not_specialize=["N"])
 def _unit_kernel(
     p_x,  # [N, D], one view
-    p_mask,  # [N] uint8, read only with HAS_MASK
+    p_mask,  # [N] uint8 (float64 beside float64), read only with HAS_MASK
     p_unit,  # [N, DP] rows at length 1; zeros for rows left out and beyond D
     p_inverse,  # [N] 1 / length, 0 for zero rows and rows left out
     N,
@@ -60,7 +60,7 @@ def normalise(a: Tensor, b: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor
     dtype, padded = accumulate_dtype(a), padded_features(features)
     unit = torch.empty((2, samples, padded), dtype=operand_dtype(a), device=a.device)
     inverse = torch.empty((2, samples), dtype=dtype, device=a.device)
-    kept = unit if mask is None else mask.view(torch.uint8)
+    kept = mask_numbers(mask, unit)
     columns = triton.next_power_of_2(padded)
     rows = max(1, 2048 // columns)
     for i_view, view in enumerate((a, b)):
