@@ -40,6 +40,14 @@ def test_every_op_has_a_case() -> None:
     assert sorted(kind.op for kind in device.CASES) == sorted(set(kernels.__all__) - {"Impl"})
 
 
+def test_each_op_is_timed_before_any_op_is_timed_at_a_second_size() -> None:
+    order = device.in_rounds([kind() for kind in device.CASES], quick=False)
+    assert [case.op for case, _ in order[: len(device.CASES)]] == [kind.op for kind in device.CASES]
+    assert sorted((case.op, name) for case, name in order) == sorted(
+        (kind.op, name) for kind in device.CASES for name in kind.sizes if name != "quick"
+    )
+
+
 @pytest.mark.parametrize("kind", device.CASES, ids=lambda kind: kind.op)
 def test_every_op_passes_its_check_on_the_cpu(kind: type[Case]) -> None:
     case = kind()

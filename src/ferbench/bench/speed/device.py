@@ -192,23 +192,21 @@ def run_size(case: Case, size: dict[str, int], device: torch.device, seconds: fl
     return rows
 
 
-def run_op(case: Case, names: list[str], device: torch.device, options: argparse.Namespace, command: str) -> bool:
-    """Check one op, then time it at the named sizes; False where it misses its reference."""
+def passes(case: Case, names: list[str], device: torch.device) -> bool:
+    """Whether one op agrees with its reference at the named sizes, those too large for float64 left out."""
     checked = [case.sizes[name] for name in names if name not in HEAVY] or [case.sizes["quick"]]
     worst = max(error_over_torch(case, case.inputs(size, device)) for size in checked)
     print(f"{case.op}: error beyond plain torch {max(worst, 0.0):.2g}, allowed {case.inexact:.2g}")
     if worst > case.inexact:
         print(f"{case.op}: not timed, as it misses its reference")
-        return False
-    for name in names:
-        if time.perf_counter() > options.deadline:
-            print(f"{case.op} {name}: not run, {options.limit:.0f} s are over")
-            continue
-        rows = run_size(case, case.sizes[name], device, options.seconds, command)
-        append(rows, options.csv)
-        for row in rows:
-            print(f"  {row.case:28} {row.variant:12} {row.median} {row.unit}")
-    return True
+    return worst <= case.inexact
+
+
+def in_rounds(cases: list[Case], quick: bool) -> list[tuple[Case, str]]:
+    """Every op's first size, then every op's second, and so on: where the time ends, each op has been timed."""
+    names = {case.op: ["quick"] if quick else [name for name in case.sizes if name != "quick"] for case in cases}
+    longest = max(map(len, names.values()), default=0)
+    return [(case, names[case.op][i]) for i in range(longest) for case in cases if i < len(names[case.op])]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -229,12 +227,22 @@ def main(arguments: list[str] | None = None) -> int:
     if options.device == "cpu":
         print("On a CPU the references run: these are CPU times, and no GPU number exists.")
     command = " ".join([parser.prog, *(sys.argv[1:] if arguments is None else arguments)])
-    green = []
-    for case in (kind() for kind in CASES if options.op in (None, kind.op)):
+    device = torch.device(options.device)
+    asked: list[Case] = [kind() for kind in CASES if options.op in (None, kind.op)]
+    green: list[Case] = []
+    for case in asked:
         torch.manual_seed(0)
-        names = ["quick"] if options.quick else [name for name in case.sizes if name != "quick"]
-        green.append(run_op(case, names, torch.device(options.device), options, command))
-    return green.count(False)
+        if passes(case, [name for _, name in in_rounds([case], options.quick)], device):
+            green.append(case)
+    for case, name in in_rounds(green, options.quick):
+        if time.perf_counter() > options.deadline:
+            print(f"{case.op} {name}: not run, {options.limit:.0f} s are over")
+            continue
+        rows = run_size(case, case.sizes[name], device, options.seconds, command)
+        append(rows, options.csv)
+        for row in rows:
+            print(f"  {row.name:15} {row.case:28} {row.variant:12} {row.median} {row.unit}")
+    return len(asked) - len(green)
 
 
 if __name__ == "__main__":
