@@ -16,19 +16,18 @@ from ferbench.bench.backbones import load_weights, make_classifier
 from ferbench.bench.data.readers import open_dataset
 from ferbench.bench.finished import open_finished
 from ferbench.bench.predict import predicting
+from ferbench.methods import METHODS
 
 Ferbench = Callable[..., Any]
-KINDS = {
-    "vanilla": [], "remop": [], "leaf": [], "adacm": [], "cpe": [],
-    "scn": [], "rul": [], "eac": [],
-    "ssfer": ["--option", "mix=mixup", "--option", "teacher=true"],
-    "pll_fer": ["--candidates", "uniform_flip:q=0.3"],
-}  # fmt: skip
+OPTIONS = {"ssfer": ["--option", "mix=mixup", "--option", "teacher=true"]} | {
+    name: ["--candidates", "uniform_flip:q=0.3"] for name, kind in METHODS.items() if kind.takes_candidates
+}
+ONE_OF_A_KIND = ("vanilla", "remop", "leaf", "adacm", "cpe", "scn", "rul", "eac", "ssfer", "pll_fer")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[pytest.param(n, marks=() if n in ONE_OF_A_KIND else pytest.mark.slow) for n in METHODS])
 def trained(request: pytest.FixtureRequest, ferbench: Ferbench, tmp_path: Path, tiny_arguments: list[str]) -> Path:
-    done = ferbench("train", request.param, *tiny_arguments, *KINDS[request.param])
+    done = ferbench("train", request.param, *tiny_arguments, *OPTIONS.get(request.param, []))
     assert done.code == 0, done.err
     return next((tmp_path / "results" / "runs").iterdir())
 
