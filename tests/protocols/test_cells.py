@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ferbench.protocols import ProtocolError, cells, load_protocol, select
+from ferbench.protocols.loader import FOLDER
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,15 @@ def test_selector_counts(target: str, count: int) -> None:
     assert len(chosen) == count
     assert len({cell.id for cell in chosen}) == count
     assert [select(cell.id) for cell in chosen] == [[cell] for cell in chosen]
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_folder_of_ones_own_may_lie_anywhere(relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(FOLDER / "demo", tmp_path / "my" / "own")
+    monkeypatch.chdir(tmp_path)
+    target = "my/own" if relative else str(tmp_path / "my" / "own")
+    assert [cell.id for cell in select(f"{target}/1/remop")] == [cell.id for cell in select("demo/1/remop")]
+    assert len(select(target)) == len(select("demo"))
 
 
 UNKNOWN = {

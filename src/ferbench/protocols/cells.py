@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol as Structural
 from typing import TypeVar
 
 from ferbench.protocols.checks import nearest
-from ferbench.protocols.loader import load_protocol
+from ferbench.protocols.loader import load_protocol, protocol_names
 from ferbench.protocols.schema import (
     PUBLISHED_ONLY,
     Candidates,
@@ -141,9 +142,15 @@ class Cell:
 
 
 def select(target: str) -> list[Cell]:
-    """The cells of `PAPER[/TABLE[/ROW[/COLUMN]]]`. Raises ProtocolError listing the valid names."""
-    name, _, selector = target.partition("/")
-    return cells(load_protocol(name), selector)
+    """The cells of `PAPER[/TABLE[/ROW[/COLUMN]]]`, PAPER a shipped protocol or the folder of another.
+
+    Raises ProtocolError listing the valid names.
+    """
+    parts = target.split("/")
+    length = 1
+    if parts[0] not in protocol_names():  # a folder's path has slashes of its own
+        length = next((n for n in range(1, len(parts) + 1) if Path("/".join(parts[:n]), "protocol.toml").is_file()), 1)
+    return cells(load_protocol("/".join(parts[:length])), "/".join(parts[length:]))
 
 
 def cells(protocol: Protocol, selector: str = "") -> list[Cell]:
