@@ -30,7 +30,7 @@ from ferbench.bench.data.split_report import split_text
 from ferbench.bench.data.splits import Split, make_split
 from ferbench.bench.interrupt import Interrupted
 from ferbench.bench.leaderboard import SELECTIONS, collect, render, write_csv
-from ferbench.bench.progress import Bar
+from ferbench.bench.progress import Bar, now_and_then
 from ferbench.bench.reproduce import WORKER, Plan, claimed, default_jobs, execute, finished, make_plan, run_workers
 from ferbench.bench.runs import Workspace, describe, make_run, method_settings
 from ferbench.bench.stages import finished_start
@@ -424,7 +424,7 @@ def _fail(message: str, code: int) -> None:
 
 
 def _workspace(results: Path, roots: list[str] | None, weights: list[str] | None) -> Workspace:
-    return Workspace(results, cache_root(), _paths(roots, "--root"), _paths(weights, "--weights"))
+    return Workspace(results, cache_root(), _paths(roots, "--root"), _paths(weights, "--weights"), now_and_then())
 
 
 def _set_threads(threads: int | None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -17,6 +19,22 @@ class Reporter(Protocol):
     def step(self, step: int, total: int, means: Mapping[str, float]) -> None: ...
 
     def epoch(self, line: Mapping[str, Any]) -> None: ...
+
+
+SAID_EVERY_S = 10.0
+
+
+def now_and_then() -> Callable[[int, int], None]:
+    """A progress of images that says on stderr, every ten seconds, how far it is: what takes less is silent."""
+    said = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= SAID_EVERY_S:
+            said = time.monotonic()
+            print(f"preparing: {done:,} of {total:,} images", file=sys.stderr, flush=True)
+
+    return progress
 
 
 class Silent:

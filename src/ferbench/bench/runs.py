@@ -14,6 +14,7 @@ from torch import nn
 from ferbench.bench import records
 from ferbench.bench.backbones import WHERE_TO_GET, Classifier, WeightsError, load_weights
 from ferbench.bench.candidate_sets import candidate_settings, made_from_a_model, resolve_candidates
+from ferbench.bench.data.cache import Progress
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.options import Value, resolve_options
 from ferbench.bench.data.pool import Pool, as_unlabelled, for_testing, make_pool
@@ -37,13 +38,16 @@ class Workspace:
     cache: Path
     roots: Mapping[str, Path] = field(default_factory=dict)  # data set -> folder of the user's copy
     weights: Mapping[str, Path] = field(default_factory=dict)  # name in a recipe -> weight file
+    progress: Progress | None = None  # told of images that are decoded or searched for faces
     _faces: dict[str, FaceSet] = field(default_factory=dict)
 
     def faces(self, reader: str, options: Mapping[str, Value]) -> FaceSet:
         """The data set under these options. Raises DataError."""
         key = records.spec_hash({"reader": reader, "options": dict(options)})
         if key not in self._faces:
-            self._faces[key] = open_dataset(reader, options, root=self.roots.get(reader), cache=self.cache)
+            self._faces[key] = open_dataset(
+                reader, options, root=self.roots.get(reader), cache=self.cache, progress=self.progress
+            )
         return self._faces[key]
 
     def weight_file(self, name: str) -> Path | None:

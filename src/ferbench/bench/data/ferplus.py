@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbench.bench.data.cache import Prepared, load_prepared
+from ferbench.bench.data.cache import Prepared, Progress, load_prepared
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
 from ferbench.bench.data.ferplus_faces import SOURCES as FACES
 from ferbench.bench.data.ferplus_faces import ferplus_faces
@@ -57,6 +57,7 @@ def open_ferplus(
     placeholder: str = "drop",
     size: int = 0,
     faces: str = "none",
+    progress: Progress | None = None,
 ) -> FaceSet:
     """The face set in a prepared folder under one label rule; OPTIONS explains each option. Raises DataError.
 
@@ -65,6 +66,7 @@ def open_ferplus(
     votes:  [N, classes] raw votes under rules with one label; under the others the distribution or the candidate set
             (1 for each candidate), all 0 where the label is -1
     boxes:  None with faces=none
+    progress: called with (images done, images in all) where a detector looks
     """
     options: dict[str, str | int | bool] = {
         "source": source,
@@ -89,7 +91,7 @@ def open_ferplus(
         train, test = _first_of_each(train, same), _first_of_each(test, same)
         if dedupe == "cross":
             train = train[~np.isin(same[train], same[test])]
-    images, boxes = resized(stored, NAME, size), ferplus_faces(stored, faces).boxes
+    images, boxes = resized(stored, NAME, size), ferplus_faces(stored, faces, progress=progress).boxes
     return FaceSet(
         name=NAME,
         classes=CLASSES[:classes],

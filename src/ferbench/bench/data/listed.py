@@ -52,7 +52,9 @@ def prepare_listed(
     return listed_report(prepared, faces, labelling, cached=prepared.folder in before)
 
 
-def open_listed(dataset: ListedSet, options: Options, *, root: Path | None, cache: Path) -> FaceSet:
+def open_listed(
+    dataset: ListedSet, options: Options, *, root: Path | None, cache: Path, progress: Progress | None = None
+) -> FaceSet:
     """The data set under `options`, prepared first where it is not. Raises DataError.
 
     The user's files are not looked at again once they are prepared: after changing them, prepare again.
@@ -61,10 +63,10 @@ def open_listed(dataset: ListedSet, options: Options, *, root: Path | None, cach
     folder = recall(_note(dataset, chosen, root), cache)
     if folder is None and root is None:
         root, partial = _last_root(dataset, cache)
-        prepare_listed(dataset, options, root=root, cache=cache, partial=partial)
+        prepare_listed(dataset, options, root=root, cache=cache, partial=partial, progress=progress)
         folder = recall(_note(dataset, chosen, None), cache)
     elif folder is None:
-        prepare_listed(dataset, options, root=root, cache=cache)
+        prepare_listed(dataset, options, root=root, cache=cache, progress=progress)
         folder = recall(_note(dataset, chosen, root), cache)
     assert folder is not None
     return _faces(dataset, load_prepared(folder, dataset.prepared_name, dataset.name), chosen)[0]

@@ -58,15 +58,24 @@ class Reader:
     open: Callable[[Request], FaceSet]
 
 
-def open_dataset(name: str, options: Mapping[str, Value], *, root: Path | None = None, cache: Path) -> FaceSet:
+def open_dataset(
+    name: str,
+    options: Mapping[str, Value],
+    *,
+    root: Path | None = None,
+    cache: Path,
+    progress: Progress | None = None,
+) -> FaceSet:
     """The data set `name` under `options` (those left out take their defaults), decoded first where needed.
 
     The user's files are looked for at `root`, else where the data set's environment variable points; with neither,
     the copy that `ferbench prepare` made last is opened. Raises DataError, one line, for anything that is wrong.
+
+    progress: called with (images done, images in all) where images are decoded or searched for faces
     """
     reader = find_reader(name)
     resolve_options(name, reader.options, options)
-    return reader.open(Request(options, root or _root_from_environment(reader), cache))
+    return reader.open(Request(options, root or _root_from_environment(reader), cache, progress=progress))
 
 
 def prepare_dataset(
@@ -123,8 +132,9 @@ def _open_ferplus(request: Request) -> FaceSet:
     else:
         folder = prepared_folder(find_source(request.root), request.cache)
         if not folder.is_dir():
-            prepare_ferplus(request.root, request.cache)
-    return ferplus.open_ferplus(folder, **_arguments(ferplus.NAME, ferplus.OPTIONS, request))
+            prepare_ferplus(request.root, request.cache, progress=request.progress)
+    arguments = _arguments(ferplus.NAME, ferplus.OPTIONS, request)
+    return ferplus.open_ferplus(folder, **arguments, progress=request.progress)
 
 
 def _open_synthetic(request: Request) -> FaceSet:
@@ -150,7 +160,7 @@ def listed_reader(dataset: ListedSet) -> Reader:
         )
 
     def open_set(request: Request) -> FaceSet:
-        return open_listed(dataset, request.options, root=request.root, cache=request.cache)
+        return open_listed(dataset, request.options, root=request.root, cache=request.cache, progress=request.progress)
 
     return Reader(dataset.name, dataset.summary, dataset.options, dataset.root_env, prepare, open_set)
 
