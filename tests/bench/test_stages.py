@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -178,6 +179,25 @@ def test_a_kill_between_and_inside_the_stages(
         )
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_stage_whose_weights_are_gone_is_done_again_where_it_is_needed(
+    protocol: Protocol, workspace: Workspace
+) -> None:
+    """A record alone, as a repository ships it, is enough for the table and not for what starts from the run."""
+    (cell,) = cells(protocol, "1/staged")
+    plan = make_plan([cell], "cpu", 1, workspace, None)
+    execute(plan, workspace, Console(quiet=True))
+    first, second = (workspace.folder(run) for _, _, run in plan.runs)
+    before = torch.load(first / "checkpoint.pt", weights_only=True)["method"]
+    (first / "checkpoint.pt").unlink()
+    execute(plan, workspace, Console(quiet=True))
+    assert not (first / "checkpoint.pt").exists()  # both are finished: nothing to do
+    shutil.rmtree(second)
+    execute(plan, workspace, Console(quiet=True))
+    assert finished(second)
+    again = torch.load(first / "checkpoint.pt", weights_only=True)["method"]
+    assert all(torch.equal(before[name], again[name]) for name in before)
 
 
 def test_who_waits_for_another_process_goes_on_when_it_has_finished(

@@ -91,9 +91,14 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, expected_spec: str) -> dict[str, Any]:
-    """Raises RunError for a truncated file, or one that belongs to another spec or version."""
+    """Raises RunError for a file that is missing or truncated, or that belongs to another spec or version."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{path}: no such checkpoint: the folder holds the run's record without its weights; delete the folder and "
+            "train the run again"
+        ) from error
     except Exception as error:  # zip, pickle and torch all report damage differently
         raise RunError(
             f"{path}: the checkpoint is damaged or truncated; delete it to start this run again, or put a copy back"

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from rich.console import Console
 
 from ferbench.bench import processes, records
 from ferbench.bench.backbones import WeightsError
+from ferbench.bench.candidate_sets import SCORES
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.interrupt import Interrupted, StopRequest
 from ferbench.bench.leaderboard import implemented
@@ -101,6 +102,14 @@ def finished(folder: Path) -> bool:
     return (folder / "record.json").exists()
 
 
+def can_be_started_from(folder: Path) -> bool:
+    """Whether another run may start here: finished, and its weights, or the scores they gave, are still there.
+
+    A folder that holds the record alone (copied, or shipped with a repository) is trained again.
+    """
+    return finished(folder) and any((folder / name).exists() for name in ("checkpoint.pt", SCORES))
+
+
 def execute(plan: Plan, workspace: Workspace, console: Console) -> None:
     """Run what is not finished and nobody else is at, and wait for runs that others are at and ours start from."""
     waiting = plan.runs
@@ -111,18 +120,21 @@ def execute(plan: Plan, workspace: Workspace, console: Console) -> None:
         waiting = later
 
 
-def _attempt(cell: Cell, seed: int, run: Run, workspace: Workspace, console: Console) -> bool:
+def _attempt(
+    cell: Cell, seed: int, run: Run, workspace: Workspace, console: Console, done: Callable[[Path], bool] = finished
+) -> bool:
     """Finish the run, or leave it to whoever is at it; False where it starts from one that is not finished yet."""
-    for other, needed in _needed(cell, run):
-        if not processes.agreed(finished(workspace.folder(needed))):
-            _attempt(other, seed, needed, workspace, console)  # whoever was at it may have been killed
-            if not processes.agreed(finished(workspace.folder(needed))):
-                return False
     folder = workspace.folder(run)
-    if processes.agreed(finished(folder)):
+    if processes.agreed(done(folder)):
         return True
+    for other, needed in _needed(cell, run):
+        if not processes.agreed(can_be_started_from(workspace.folder(needed))):
+            # whoever was at it may have been killed
+            _attempt(other, seed, needed, workspace, console, can_be_started_from)
+            if not processes.agreed(can_be_started_from(workspace.folder(needed))):
+                return False
     with claimed(folder) as free:
-        if free and not processes.agreed(finished(folder)):
+        if free and not processes.agreed(done(folder)):
             title = f"{cell.id} seed {seed}"
             record = _train_quietly(run, folder) if WORKER in os.environ else _train_shown(run, folder, console, title)
             if processes.rank() == 0:
