@@ -25,7 +25,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(autouse=True)
 def without_looking_for_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     """No split depends on them, and a detector takes minutes where nobody has used this data set before."""
-    monkeypatch.setattr(ferplus, "ferplus_faces", lambda stored, faces: Faces(None, None, "none"))
+    monkeypatch.setattr(ferplus, "ferplus_faces", lambda stored, faces, progress: Faces(None, None, "none"))
 
 
 @pytest.mark.parametrize(("share", "labels", "steps"), [("5", 1419, 421), ("10", 2839, 399), ("25", 7097, 332)])
