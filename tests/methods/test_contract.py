@@ -68,6 +68,11 @@ def test_step_stays_on_one_device(
     assert {loss.device.type for loss in losses.values()} == {"cuda"}
 
 
+def test_a_mixture_of_devices_is_noticed() -> None:
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="device"):
+        torch.ones(3, device="cuda") + torch.ones(3)
+
+
 @pytest.mark.parametrize(
     "offence",
     [
