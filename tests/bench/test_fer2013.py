@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferbench.bench.data import fake_own
+from ferbench.bench.data import fake_fer2013
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.fake import draw_face
 from ferbench.bench.data.fer2013 import PRIVATE, PUBLIC, TRAIN, scan_fer2013
@@ -24,7 +24,7 @@ def test_published_totals() -> None:
 
 
 def test_the_table_in_its_own_order(tmp_path: Path) -> None:
-    fake_own.fer2013_table(tmp_path, 3)
+    fake_fer2013.table(tmp_path, 3)
     listing = scan_fer2013(tmp_path, {})
     assert listing.classes == tuple(FER2013.values())
     assert listing.labels.tolist() == [code for code in range(7) for _ in range(3)] + 2 * list(range(7))
@@ -38,7 +38,7 @@ def test_the_table_in_its_own_order(tmp_path: Path) -> None:
 
 
 def test_another_order_of_columns_with_blanks(tmp_path: Path) -> None:
-    fake_own.fer2013_table(tmp_path, 1)
+    fake_fer2013.table(tmp_path, 1)
     rows = [line.split(",") for line in (tmp_path / "fer2013.csv").read_text().splitlines()]
     text = "".join(f"{emotion}, {usage}, {pixels}\n" for emotion, pixels, usage in rows)
     (tmp_path / "icml_face_data.csv").write_text(text)
@@ -50,7 +50,7 @@ def test_another_order_of_columns_with_blanks(tmp_path: Path) -> None:
 
 
 def test_class_folders_have_both_test_parts_in_one(tmp_path: Path) -> None:
-    fake_own.fer2013_folders(tmp_path, 3)
+    fake_fer2013.folders(tmp_path, 3)
     listing = scan_fer2013(tmp_path, {})
     assert set(listing.parts.tolist()) == {0, 2} and len(listing.ids) == 28
     assert listing.notes == ("PublicTest and PrivateTest are one test part in this re-pack",)
@@ -102,7 +102,7 @@ def test_any_bytes_are_a_table_or_a_clean_error(tmp_path_factory: pytest.TempPat
 
 
 def test_a_folder_that_is_no_class(tmp_path: Path) -> None:
-    fake_own.fer2013_folders(tmp_path, 1)
+    fake_fer2013.folders(tmp_path, 1)
     (tmp_path / "train" / "contempt").mkdir()
     with pytest.raises(DataError, match="a folder for contempt, which is no class of FER2013"):
         scan_fer2013(tmp_path, {})

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.ferplus_csv import parse_label_csv, parse_new_csv, pixel_rows
+from ferbench.bench.data.ferplus_csv import parse_label_csv, parse_new_csv
+from ferbench.bench.data.pixel_table import pixel_rows
 
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
 PIXELS = " ".join(str(value % 256) for value in range(48 * 48))

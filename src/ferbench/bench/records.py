@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from ferbench import __version__
-from ferbench.bench.speed.record import commit, device_name, installed
+from ferbench.bench.environment import commit, device_name, installed
 
 Spec = dict[str, Any]
 CHECKPOINT_FORMAT = 1

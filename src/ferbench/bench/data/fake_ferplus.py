@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ferbench.bench.data.fake import Faker, draw_face, save_face, write_lines
-from ferbench.bench.data.ferplus_csv import SIDE, USAGES
 from ferbench.bench.data.ferplus_labels import CLASSES, COLUMNS
 from ferbench.bench.data.ferplus_source import FOLDERS
+from ferbench.bench.data.pixel_table import SIDE, USAGES
 
 
 def _items(images: int) -> Iterator[tuple[int, str, int, list[int]]]:

@@ -1,4 +1,4 @@
-"""fer2013.csv: labels from one pass over the table, pixels from FERPlus's strict parser of the same file."""
+"""fer2013.csv: labels from one pass over the table, pixels from the strict parser of the same file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.ferplus_csv import pixel_rows
 from ferbench.bench.data.names import FER2013
+from ferbench.bench.data.pixel_table import pixel_rows
 from ferbench.bench.data.textfile import whole
 
 

@@ -17,8 +17,9 @@ from PIL import Image
 
 from ferbench.bench.data.cache import Progress
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.ferplus_csv import SIDE, USAGES, VoteTable, pixel_rows
+from ferbench.bench.data.ferplus_csv import VoteTable
 from ferbench.bench.data.ferplus_source import FOLDERS
+from ferbench.bench.data.pixel_table import SIDE, USAGES, pixel_rows
 
 CHUNK = 128
 NAMED = 3  # images an error names before it only counts

@@ -16,12 +16,13 @@ from ferbench.bench.data.cache import Prepared, Progress, load_prepared, remembe
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
 from ferbench.bench.data.ferplus import NAME, OPTIONS, open_ferplus
 from ferbench.bench.data.ferplus_checks import check_columns, count_differences, count_table, duplicate_notices
-from ferbench.bench.data.ferplus_csv import SIDE, VoteTable
+from ferbench.bench.data.ferplus_csv import VoteTable
 from ferbench.bench.data.ferplus_decode import Key, decode_csv, decode_pngs, few, same_pixels
 from ferbench.bench.data.ferplus_faces import ferplus_faces
 from ferbench.bench.data.ferplus_index import build_index, image_id, sources_in
 from ferbench.bench.data.ferplus_source import FOLDERS, Source, find_source, reading
 from ferbench.bench.data.options import Value, resolve_options
+from ferbench.bench.data.pixel_table import SIDE
 from ferbench.bench.data.report import LabelFileNote, PreparedReport
 from ferbench.bench.data.resized import resized
 
