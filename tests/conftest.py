@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ferbench.bench.candidate_sets import candidate_settings
 from ferbench.bench.data.faceset import PARTS, FaceSet
-from ferbench.bench.data.fingerprint import faceset_fingerprint
-from ferbench.bench.data.splits import make_split
-from ferbench.bench.runs import Workspace, make_run, method_settings
-from ferbench.bench.state import Run
+from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
+from ferbench.bench.data.splits.draw import make_split
+from ferbench.bench.tables.candidate_sets import candidate_settings
+from ferbench.bench.tables.runs import Workspace, make_run, method_settings
+from ferbench.bench.training.state import Run
 from ferbench.protocols import REST, Recipe
 from ferbench.protocols.loader import FOLDER
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ferbench.bench.data.fake import make_fake
-from ferbench.bench.data.fakes import FAKES
-from ferbench.bench.runs import settings
+from ferbench.bench.data.sets.fake import make_fake
+from ferbench.bench.data.sets.fakes import FAKES
+from ferbench.bench.tables.runs import settings
 from ferbench.methods import Variant
 from ferbench.protocols import select
 

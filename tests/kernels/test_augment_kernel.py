@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ferbench.bench.data.augment import ViewRecipe, draw, make_plan
-from ferbench.bench.data.randaugment import RANGES, operation_maps
+from ferbench.bench.data.views.augment import ViewRecipe, draw, make_plan
+from ferbench.bench.data.views.randaugment import RANGES, operation_maps
 from ferbench.kernels.augment.op import augment
 from ferbench.kernels.augment.plan import OPERATIONS, Plan, pack, unpack
 

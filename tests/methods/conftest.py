@@ -28,7 +28,7 @@ from ferbench.methods import (
     build,
     option_values,
 )
-from ferbench.methods.remop import ReMoP
+from ferbench.methods.papers.remop import ReMoP
 
 
 class Call(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ferbench.bench.ema import Averaged
+from ferbench.bench.training.ema import Averaged
 
 Array = NDArray[np.float64]
 

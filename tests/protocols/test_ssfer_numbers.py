@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ferbench.bench.length import fitted
+from ferbench.bench.training.length import fitted
 from ferbench.methods import METHODS, option_values
 from ferbench.protocols import Recipe, Table, load_protocol
 

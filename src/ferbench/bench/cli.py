@@ -14,27 +14,37 @@ from rich.console import Console
 from rich.progress import Progress as RichProgress
 from rich.table import Table as RichTable
 
-from ferbench.bench import listing, processes, records
-from ferbench.bench import pretrain_command as pretraining
-from ferbench.bench.attack import EPSILONS
-from ferbench.bench.backbones import WeightsError
-from ferbench.bench.candidate_sets import candidate_settings, made_from_a_model, model_recipe
-from ferbench.bench.data.cache import cache_root
 from ferbench.bench.data.faceset import DataError, FaceSet
-from ferbench.bench.data.fake import make_fake
-from ferbench.bench.data.fakes import FAKES
-from ferbench.bench.data.options import Value
-from ferbench.bench.data.readers import open_dataset, prepare_dataset
-from ferbench.bench.data.split_file import read_split, write_split
-from ferbench.bench.data.split_report import split_text
-from ferbench.bench.data.splits import Split, make_split
-from ferbench.bench.interrupt import Interrupted
-from ferbench.bench.leaderboard import SELECTIONS, collect, render, write_csv
-from ferbench.bench.progress import Bar, now_and_then
-from ferbench.bench.reproduce import WORKER, Plan, claimed, default_jobs, execute, finished, make_plan, run_workers
-from ferbench.bench.runs import Workspace, describe, make_run, method_settings
-from ferbench.bench.stages import finished_start
-from ferbench.bench.train import TrainingError, train
+from ferbench.bench.data.preparing.cache import cache_root
+from ferbench.bench.data.reading.options import Value
+from ferbench.bench.data.sets.fake import make_fake
+from ferbench.bench.data.sets.fakes import FAKES
+from ferbench.bench.data.sets.readers import open_dataset, prepare_dataset
+from ferbench.bench.data.splits.draw import Split, make_split
+from ferbench.bench.data.splits.files import read_split, write_split
+from ferbench.bench.data.splits.report import split_text
+from ferbench.bench.pretraining import command as pretraining
+from ferbench.bench.studies.attack import EPSILONS
+from ferbench.bench.tables import listing
+from ferbench.bench.tables.candidate_sets import candidate_settings, made_from_a_model, model_recipe
+from ferbench.bench.tables.leaderboard import SELECTIONS, collect, render, write_csv
+from ferbench.bench.tables.reproduce import (
+    WORKER,
+    Plan,
+    claimed,
+    default_jobs,
+    execute,
+    finished,
+    make_plan,
+    run_workers,
+)
+from ferbench.bench.tables.runs import Workspace, describe, make_run, method_settings
+from ferbench.bench.training import processes, records
+from ferbench.bench.training.interrupt import Interrupted
+from ferbench.bench.training.networks.backbones import WeightsError
+from ferbench.bench.training.progress import Bar, now_and_then
+from ferbench.bench.training.stages import finished_start
+from ferbench.bench.training.train import TrainingError, train
 from ferbench.methods import MethodError, Variant
 from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol, protocol_names, select
 from ferbench.protocols.checks import build as build_checked
@@ -296,7 +306,7 @@ def plot_command(
     results: Results = Path("results"),
 ) -> None:
     """Draw finished runs from their saved files, without training anything."""
-    from ferbench.bench.plots import plot  # matplotlib takes longer to import than the other commands to answer
+    from ferbench.bench.studies.plots import plot  # matplotlib takes longer to import than the other commands to answer
 
     for path in plot(kind, target, results, out or results / "plots"):
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
@@ -314,7 +324,7 @@ def attack_command(
     threads: Threads = None,
 ) -> None:
     """FGSM on the regions a finished run looks at, and on the others (SSFER, Table 7)."""
-    from ferbench.bench import afterwards  # matplotlib takes longer to import than the other commands to answer
+    from ferbench.bench.studies import afterwards  # matplotlib takes longer to import than the other commands to answer
 
     _set_threads(threads)
     epsilons = tuple(epsilon or EPSILONS)
@@ -331,7 +341,7 @@ def predict_command(
     threads: Threads = None,
 ) -> None:
     """What a finished run says of your own face images."""
-    from ferbench.bench import afterwards
+    from ferbench.bench.studies import afterwards
 
     _set_threads(threads)
     console.print(afterwards.predict(target, results, images, out), highlight=False, soft_wrap=True)
@@ -344,7 +354,7 @@ def export_command(
     results: Results = Path("results"),
 ) -> None:
     """A finished run's tested weights as plain tensors, with classes and normalisation."""
-    from ferbench.bench import afterwards
+    from ferbench.bench.studies import afterwards
 
     console.print(afterwards.export(target, results, out), highlight=False, soft_wrap=True)
 
@@ -356,7 +366,7 @@ def cost_command(
     results: Results = Path("results"),
 ) -> None:
     """Parameters and multiply-adds of backbones or of finished runs (SSFER, Table 6)."""
-    from ferbench.bench import afterwards
+    from ferbench.bench.studies import afterwards
 
     for part in afterwards.cost(target, _workspace(results, None, None), size):
         console.print(part, highlight=False)
@@ -377,7 +387,7 @@ def tune_command(
     threads: Threads = None,
 ) -> None:
     """Search learning rates with the grey wolf optimiser, on held-out labels (SSFER, Table 16)."""
-    from ferbench.bench.tune_runs import bounds_of, one_cell, tune
+    from ferbench.bench.studies.tune_runs import bounds_of, one_cell, tune
 
     _set_threads(threads)
     cell = one_cell(target)

@@ -10,7 +10,6 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ferbench.methods import baselines
-from ferbench.methods.adacm import AdaCM
 from ferbench.methods.base import (
     Ask,
     Facts,
@@ -29,17 +28,18 @@ from ferbench.methods.base import (
     View,
     Views,
 )
-from ferbench.methods.crpll import CRPLL
-from ferbench.methods.fixmatch import FixMatch
-from ferbench.methods.leaf import LEAF
-from ferbench.methods.lw import LW
-from ferbench.methods.pico import PiCO
-from ferbench.methods.pll import PLL
-from ferbench.methods.pll_fer import PLLFER
-from ferbench.methods.rc import RC
-from ferbench.methods.remop import ReMoP
-from ferbench.methods.ssfer import SSFER
-from ferbench.methods.vanilla import Vanilla
+from ferbench.methods.general.fixmatch import FixMatch
+from ferbench.methods.general.vanilla import Vanilla
+from ferbench.methods.papers.adacm import AdaCM
+from ferbench.methods.papers.leaf import LEAF
+from ferbench.methods.papers.pll_fer import PLLFER
+from ferbench.methods.papers.remop import ReMoP
+from ferbench.methods.papers.ssfer import SSFER
+from ferbench.methods.partial_label.crpll import CRPLL
+from ferbench.methods.partial_label.lw import LW
+from ferbench.methods.partial_label.pico import PiCO
+from ferbench.methods.partial_label.pll import PLL
+from ferbench.methods.partial_label.rc import RC
 
 __all__ = [
     "Ask", "Facts", "LEARNERS", "Labelled", "Learner", "METHODS", "Method", "MethodError", "Model", "PLUG_INS",

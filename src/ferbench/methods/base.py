@@ -29,7 +29,7 @@ class Prediction(NamedTuple):
 
 
 class Model(Protocol):
-    """What a method trains: an encoder with a linear head (ferbench.bench.backbones.Classifier is one).
+    """What a method trains: an encoder with a linear head (`Classifier` in bench/training/networks is one).
 
     A plug-in may put modules after `dropout` (encoder's feature to feature) or around `head` (feature to logits).
     """
@@ -150,7 +150,7 @@ class Ask(Protocol):
 
 @dataclass(frozen=True)
 class Views:
-    """The augmented views a method takes, by name (bench/data/augment.py says what each does)."""
+    """The augmented views a method takes, by name (bench/data/views/augment.py says what each does)."""
 
     labelled: tuple[View, ...] = ("weak",)
     unlabelled: tuple[View, ...] = ()

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from ferbench.methods.abc_balanced import ABC
-from ferbench.methods.adamatch import AdaMatch
-from ferbench.methods.adsh import Adsh
 from ferbench.methods.base import Learner, Method, PlugIn
-from ferbench.methods.ccssl import CCSSL
-from ferbench.methods.comatch import CoMatch
-from ferbench.methods.cpe import CPE
-from ferbench.methods.dash import Dash
-from ferbench.methods.defixmatch import DeFixMatch
-from ferbench.methods.eac import EAC
-from ferbench.methods.flexmatch import FlexMatch
-from ferbench.methods.freematch import FreeMatch
-from ferbench.methods.inpl import InPL
-from ferbench.methods.lion import LION
-from ferbench.methods.marginmix import MarginMix
-from ferbench.methods.mean_teacher import MeanTeacher
-from ferbench.methods.mixmatch import MixMatch
-from ferbench.methods.pi_model import PiModel
-from ferbench.methods.progressive_teacher import ProgressiveTeacher
-from ferbench.methods.pseudo_label import PseudoLabel
-from ferbench.methods.remixmatch import ReMixMatch
-from ferbench.methods.rul import RUL
-from ferbench.methods.scn import SCN
-from ferbench.methods.simmatch import SimMatch
-from ferbench.methods.softmatch import SoftMatch
-from ferbench.methods.uda import UDA
-from ferbench.methods.vat import VAT
+from ferbench.methods.faces.eac import EAC
+from ferbench.methods.faces.lion import LION
+from ferbench.methods.faces.marginmix import MarginMix
+from ferbench.methods.faces.progressive_teacher import ProgressiveTeacher
+from ferbench.methods.faces.rul import RUL
+from ferbench.methods.faces.scn import SCN
+from ferbench.methods.general.adamatch import AdaMatch
+from ferbench.methods.general.ccssl import CCSSL
+from ferbench.methods.general.comatch import CoMatch
+from ferbench.methods.general.dash import Dash
+from ferbench.methods.general.defixmatch import DeFixMatch
+from ferbench.methods.general.flexmatch import FlexMatch
+from ferbench.methods.general.freematch import FreeMatch
+from ferbench.methods.general.mean_teacher import MeanTeacher
+from ferbench.methods.general.mixmatch import MixMatch
+from ferbench.methods.general.pi_model import PiModel
+from ferbench.methods.general.pseudo_label import PseudoLabel
+from ferbench.methods.general.remixmatch import ReMixMatch
+from ferbench.methods.general.simmatch import SimMatch
+from ferbench.methods.general.softmatch import SoftMatch
+from ferbench.methods.general.uda import UDA
+from ferbench.methods.general.vat import VAT
+from ferbench.methods.imbalanced.abc_balanced import ABC
+from ferbench.methods.imbalanced.adsh import Adsh
+from ferbench.methods.imbalanced.cpe import CPE
+from ferbench.methods.imbalanced.inpl import InPL
 
 LEARNERS: dict[str, type[Learner]] = {"flexmatch": FlexMatch, "freematch": FreeMatch}  # plug-ins wrap them
 ALONE: dict[str, type[Method]] = {

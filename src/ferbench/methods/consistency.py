@@ -27,7 +27,7 @@ from ferbench.methods.base import (
     Unlabelled,
     Views,
 )
-from ferbench.methods.reduce import Reduction, reduce
+from ferbench.methods.blocks.reduce import Reduction, reduce
 from ferbench.methods.single import untrained
 
 Joint = bool | Literal["all"]

@@ -67,7 +67,7 @@ class Recipe:
     beta1: float = field(default=0.9, metadata={"least": 0.0, "below": 1.0})  # adam and adamw
     beta2: float = field(default=0.999, metadata={"least": 0.0, "below": 1.0})  # adam and adamw
     layer_decay: float = field(default=1.0, metadata={"above": 0.0, "most": 1.0})  # rate times this per layer downwards
-    schedule: str = field(default="constant", metadata={"choices": SCHEDULES})  # bench/schedule.py has the formulas
+    schedule: str = field(default="constant", metadata={"choices": SCHEDULES})  # training/schedule.py has the formulas
     cosine_epochs: int = field(default=0, metadata={"least": 0})  # length of cosine_per_epoch, 0 = all epochs
     warmup_epochs: int = field(default=0, metadata={"least": 0})
     warmup_lr: float = field(default=0.0, metadata={"least": 0.0})  # where the warm-up starts
@@ -97,7 +97,7 @@ class PretrainingRecipe:
     """How `ferbench pretrain OBJECTIVE --recipe PROTOCOL` makes weights; the recipe's name is the objective's.
 
     datasets: whose training images, where the command names none. settings and options stand before the defaults of
-    bench/masked/settings.py and of the objective, and are checked there.
+    bench/pretraining/settings.py and of the objective, and are checked there.
     """
 
     datasets: tuple[str, ...] = ()
@@ -119,8 +119,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Candidates:
-    """How partial-label methods get a set of candidate labels for each training image; bench/data/candidates.py has
-    the kinds and their options."""
+    """How partial-label methods get a set of candidate labels for each training image.
+
+    bench/data/splits/candidates.py has the kinds and their options.
+    """
 
     kind: str
     options: Mapping[str, Option] = field(default_factory=dict)

@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 from torchvision import transforms
 
-from ferbench.bench.data.augment import ViewRecipe, augment
-from ferbench.bench.data.randaugment import RANGES
+from ferbench.bench.data.views.augment import ViewRecipe, augment
+from ferbench.bench.data.views.randaugment import RANGES
 from ferbench.bench.speed.record import SpeedRow, append, measured
 from ferbench.kernels.augment.geometry import FILL, GREY_FILL
 

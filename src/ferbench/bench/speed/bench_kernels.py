@@ -8,8 +8,8 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ferbench.bench.speed.case import Case
 from ferbench.bench.speed.device import CASES, variants
+from ferbench.bench.speed.ops.case import Case
 
 
 @pytest.mark.parametrize("variant", ["eager", "compiled"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ferbench.bench.step_cost import Trivial, example
+from ferbench.bench.tables.step_cost import Trivial, example
 from ferbench.methods import METHODS, baselines
 
 BASELINES = {"vanilla", "fixmatch", *baselines.LEARNERS, *baselines.ALONE, *baselines.PLUG_INS}

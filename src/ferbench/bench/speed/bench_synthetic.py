@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ferbench.bench.data.synthetic import class_sizes, generate
+from ferbench.bench.data.sets.synthetic.reader import class_sizes, generate
 from ferbench.bench.speed.record import SpeedRow, append, measured
 
 CASES = ((48, 1), (48, 3), (96, 1))  # pixels a side, channels

@@ -8,12 +8,12 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ferbench.bench.backbones import make_classifier
-from ferbench.bench.data.batches import Share
-from ferbench.bench.ema import Averaged
-from ferbench.bench.progress import Silent
+from ferbench.bench.data.views.batches import Share
 from ferbench.bench.speed.training import CPU, METHODS, example_run
-from ferbench.bench.state import make_batches, make_state
+from ferbench.bench.training.ema import Averaged
+from ferbench.bench.training.networks.backbones import make_classifier
+from ferbench.bench.training.progress import Silent
+from ferbench.bench.training.state import make_batches, make_state
 from ferbench.methods import Progress, build, option_values
 
 

@@ -24,14 +24,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ferbench.bench.speed.ambiguous import Ambiguous
-from ferbench.bench.speed.augmentation import Augmentation
-from ferbench.bench.speed.case import Case, Forward, Inputs, copied
-from ferbench.bench.speed.center_etf import CenterEtf
-from ferbench.bench.speed.ema import Ema
-from ferbench.bench.speed.gate import Gate, Mixture
-from ferbench.bench.speed.info_nce import InfoNce
-from ferbench.bench.speed.pseudo_label import PseudoLabel
+from ferbench.bench.speed.ops.ambiguous import Ambiguous
+from ferbench.bench.speed.ops.augmentation import Augmentation
+from ferbench.bench.speed.ops.case import Case, Forward, Inputs, copied
+from ferbench.bench.speed.ops.center_etf import CenterEtf
+from ferbench.bench.speed.ops.ema import Ema
+from ferbench.bench.speed.ops.gate import Gate, Mixture
+from ferbench.bench.speed.ops.info_nce import InfoNce
+from ferbench.bench.speed.ops.pseudo_label import PseudoLabel
 from ferbench.bench.speed.record import SpeedRow, append, measured
 
 CASES: list[type[Case]] = [CenterEtf, PseudoLabel, Ema, Gate, Mixture, Ambiguous, InfoNce, Augmentation]

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ferbench.bench.data.fake import save_face
-from ferbench.bench.data.listing import DECODE_OPTIONS, Listing
-from ferbench.bench.data.prepare import prepare_listing
-from ferbench.bench.data.readers import prepare_dataset
-from ferbench.bench.data.tree import walk_images
+from ferbench.bench.data.preparing.prepare import prepare_listing
+from ferbench.bench.data.reading.listing import DECODE_OPTIONS, Listing
+from ferbench.bench.data.reading.tree import walk_images
+from ferbench.bench.data.sets.fake import save_face
+from ferbench.bench.data.sets.readers import prepare_dataset
 from ferbench.bench.speed.record import SpeedRow, append, measured
 
 DISTINCT = 400  # pictures drawn; a folder of more holds links to them
@@ -77,9 +77,9 @@ def memory(threads: int, counts: tuple[int, ...], command: str) -> list[SpeedRow
     """Peak resident memory of a process that prepares so many files: it grows by the listing alone."""
     script = (  # without torch, whose libraries would be most of the figure
         "import sys; from pathlib import Path; import numpy as np\n"
-        "from ferbench.bench.data.listing import DECODE_OPTIONS, Listing\n"
-        "from ferbench.bench.data.prepare import prepare_listing\n"
-        "from ferbench.bench.data.tree import walk_images\n"
+        "from ferbench.bench.data.reading.listing import DECODE_OPTIONS, Listing\n"
+        "from ferbench.bench.data.preparing.prepare import prepare_listing\n"
+        "from ferbench.bench.data.reading.tree import walk_images\n"
         "root, ids = Path(sys.argv[1]), np.array(list(walk_images(Path(sys.argv[1]))))\n"
         "bare = Listing('drawn', root, 'folder', ids, np.zeros(len(ids), np.int8), np.full(len(ids), -1), ())\n"
         "decoding = {name: option.default for name, option in DECODE_OPTIONS.items()} | {'size': 48}\n"

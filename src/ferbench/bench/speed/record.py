@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ferbench.bench.environment import commit, device_name, installed
+from ferbench.bench.training.environment import commit, device_name, installed
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,15 @@ from typing import Any, TypeVar
 import torch
 from timm.utils.model_ema import ModelEma, ModelEmaV3
 
-from ferbench.bench.backbones import make_classifier
-from ferbench.bench.data.batches import ImageStore, Share, view_batches
-from ferbench.bench.data.cache import cache_root
-from ferbench.bench.data.readers import open_dataset, prepare_dataset
-from ferbench.bench.data.splits import make_split
-from ferbench.bench.ema import Averaged
-from ferbench.bench.progress import Silent
+from ferbench.bench.data.preparing.cache import cache_root
+from ferbench.bench.data.sets.readers import open_dataset, prepare_dataset
+from ferbench.bench.data.splits.draw import make_split
+from ferbench.bench.data.views.batches import ImageStore, Share, view_batches
 from ferbench.bench.speed.record import SpeedRow, append, measured
-from ferbench.bench.state import Run, make_batches, make_state, view_recipe
+from ferbench.bench.training.ema import Averaged
+from ferbench.bench.training.networks.backbones import make_classifier
+from ferbench.bench.training.progress import Silent
+from ferbench.bench.training.state import Run, make_batches, make_state, view_recipe
 from ferbench.methods import Progress, build, option_values
 from ferbench.protocols import load_protocol
 
@@ -139,7 +139,7 @@ def memory(command: str) -> list[SpeedRow]:
     script = (
         "import sys; from dataclasses import replace; from pathlib import Path\n"
         "from ferbench.bench.speed.training import example_run\n"
-        "from ferbench.bench.train import train\n"
+        "from ferbench.bench.training.train import train\n"
         "run = example_run('remop'); spec = {'method': 'remop', 'variant': 'released', 'preset': 'cpu', 'seed': 1,\n"
         "  'dataset': {'reader': run.faces.name}, 'split': {'kind': 'fraction', 'parameters': {}}}\n"
         "run = replace(run, spec=spec, recipe=replace(run.recipe, epochs=int(sys.argv[1])))\n"

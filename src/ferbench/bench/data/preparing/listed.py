@@ -1,0 +1,143 @@
+"""Data sets on the listing framework: prepared and opened, whatever they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferbench.bench.data.faceset import DataError, FaceSet
+from ferbench.bench.data.preparing.cache import Prepared, Progress, load_prepared, recall, remember
+from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
+from ferbench.bench.data.preparing.listed_report import listed_report
+from ferbench.bench.data.preparing.prepare import prepare_listing
+from ferbench.bench.data.reading.listing import DECODE_OPTIONS, Column, Labelling, ListedSet, Options, part_codes
+from ferbench.bench.data.reading.options import Value, resolve_options
+from ferbench.bench.data.reading.report import PreparedReport
+from ferbench.bench.data.reading.tree import nothing_found, reading
+
+
+def prepare_listed(
+    dataset: ListedSet,
+    options: Options,
+    *,
+    root: Path | None,
+    cache: Path,
+    partial: bool = False,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> PreparedReport:
+    """Scan, verify and decode the copy at `root` unless that was done before, and report on it. Raises DataError."""
+    chosen = resolve_options(dataset.name, dataset.options, options)
+    if root is None:
+        raise DataError(
+            f"{dataset.name} needs your copy of the files: run `ferbench prepare {dataset.name} --root PATH`"
+        )
+    if not root.is_dir():
+        raise nothing_found(root, dataset.name, "", dataset.access)
+    root = root.absolute()
+    with reading(root):
+        listing = dataset.scan(root, {key: chosen[key] for key in dataset.scan_options})
+    decoding = {key: chosen[key] for key in DECODE_OPTIONS}
+    before = set(cache.glob(f"{dataset.prepared_name}-*"))
+    prepared = prepare_listing(listing, cache, decoding, partial=partial, threads=threads, progress=progress)
+    for at in (root, None):
+        remember(_note(dataset, chosen, at), prepared.folder)
+    remember(dataset.prepared_name, prepared.folder)
+    (faces, labelling) = _faces(dataset, prepared, chosen)
+    return listed_report(prepared, faces, labelling, cached=prepared.folder in before)
+
+
+def open_listed(
+    dataset: ListedSet, options: Options, *, root: Path | None, cache: Path, progress: Progress | None = None
+) -> FaceSet:
+    """The data set under `options`, prepared first where it is not. Raises DataError.
+
+    The user's files are not looked at again once they are prepared: after changing them, prepare again.
+    """
+    chosen = resolve_options(dataset.name, dataset.options, options)
+    folder = recall(_note(dataset, chosen, root), cache)
+    if folder is None and root is None:
+        root, partial = _last_root(dataset, cache)
+        prepare_listed(dataset, options, root=root, cache=cache, partial=partial, progress=progress)
+        folder = recall(_note(dataset, chosen, None), cache)
+    elif folder is None:
+        prepare_listed(dataset, options, root=root, cache=cache, progress=progress)
+        folder = recall(_note(dataset, chosen, root), cache)
+    assert folder is not None
+    return _faces(dataset, load_prepared(folder, dataset.prepared_name, dataset.name), chosen)[0]
+
+
+def _note(dataset: ListedSet, chosen: Options, root: Path | None) -> str:
+    """The name under which a prepared copy is remembered: the options that make it, and where the files lay."""
+    made_by = {key: chosen[key] for key in (*dataset.scan_options, *DECODE_OPTIONS)}
+    text = json.dumps([made_by, str(root.resolve()) if root else None], sort_keys=True)
+    return f"{dataset.prepared_name}.{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _last_root(dataset: ListedSet, cache: Path) -> tuple[Path, bool]:
+    """Where the copy lay that was prepared last, perhaps under other options, and whether it had differences."""
+    folder = recall(dataset.prepared_name, cache)
+    if folder is None:
+        raise DataError(f"{dataset.name} is not prepared: run `ferbench prepare {dataset.name} --root PATH`")
+    meta = load_prepared(folder, dataset.prepared_name, dataset.name).meta
+    return Path(str(meta["root"])), bool(meta["differences"] or meta["decoded"]["differences"])
+
+
+def _faces(dataset: ListedSet, prepared: Prepared, chosen: Mapping[str, Value]) -> tuple[FaceSet, Labelling]:
+    """The face set of a prepared copy under resolved options, and the labelling it was made from."""
+    index = prepared.index
+    labelling = Labelling(tuple(prepared.meta["classes"]), index["labels"], index["parts"], index.get("votes"))
+    if dataset.relabel is not None:
+        labelling = dataset.relabel(labelling, columns_in(prepared), {key: chosen[key] for key in dataset.open_options})
+    train_parts, test_parts = str(chosen["train_parts"]), str(chosen["test_parts"])
+    if set(train_parts.split("+")) & set(test_parts.split("+")):
+        raise DataError(
+            f"{dataset.name}: train_parts={train_parts} and test_parts={test_parts} overlap; choose separate parts"
+        )
+    kept = index["readable"] & ((labelling.labels >= 0) | (len(labelling.classes) == 0))
+    train, test = (
+        np.flatnonzero(kept & np.isin(labelling.parts, part_codes(parts))) for parts in (train_parts, test_parts)
+    )
+    if dataset.unlabelled:
+        train = np.flatnonzero(index["readable"] & np.isin(labelling.parts, part_codes(train_parts)))
+    train, test = _deduplicated(train, test, index["same_pixels"], str(chosen["dedupe"]))
+    options = {key: value for key, value in chosen.items() if not isinstance(value, float)}  # none is one
+    identity = options | ({"pixels": str(prepared.meta["pixels"])} if dataset.own else {})
+    faces = FaceSet(
+        name=dataset.name,
+        classes=labelling.classes,
+        images=prepared.images,
+        labels=labelling.labels,
+        parts=labelling.parts,
+        ids=index["ids"],
+        train=train,
+        test=test,
+        options=options,
+        fingerprint=faceset_fingerprint(identity, index["ids"], labelling.labels, labelling.parts, train, test),
+        votes=labelling.votes,
+        boxes=index.get("boxes"),
+        subjects=index.get("subjects"),
+        folds=index.get("column_folds"),
+    )
+    return faces, labelling
+
+
+def columns_in(prepared: Prepared) -> dict[str, Column]:
+    """The listing's own columns by name, with `ids` and, where they are known, `subjects`."""
+    prefix = "column_"
+    columns = {name.removeprefix(prefix): value for name, value in prepared.index.items() if name.startswith(prefix)}
+    return columns | {name: prepared.index[name] for name in ("ids", "subjects") if name in prepared.index}
+
+
+def _deduplicated(
+    train: NDArray[np.int64], test: NDArray[np.int64], same: NDArray[np.int64], dedupe: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if dedupe == "none":
+        return train, test
+    train, test = (some[np.sort(np.unique(same[some], return_index=True)[1])] for some in (train, test))
+    return (train[~np.isin(same[train], same[test])] if dedupe == "cross" else train), test

@@ -1,0 +1,1 @@
+"""Casia webface."""

@@ -1,0 +1,38 @@
+"""Face boxes of FERPlus: its label.csv has the whole image as every box, so they come from the user or a detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferbench.bench.data.preparing.cache import Prepared, Progress
+from ferbench.bench.data.preparing.face_boxes import Faces, find_faces
+from ferbench.bench.data.reading.listing import Listing
+
+SOURCES = ("none", "csv", "haar", "mtcnn")  # as other readers have them, which have "dataset" besides
+
+
+def ferplus_faces(prepared: Prepared, faces: str, *, threads: int = 2, progress: Progress | None = None) -> Faces:
+    """Boxes in the pixels of a prepared copy from `faces`, one of SOURCES; the images stay as they are.
+
+    What a detector finds is kept in the cache, so that only the first call waits for it. A faces.csv lies in the root
+    and names images as the data set does. Raises DataError.
+    """
+
+    def read(row: int) -> NDArray[np.uint8]:
+        return np.asarray(prepared.images[row, :, :, 0])
+
+    listing = Listing(
+        dataset=str(prepared.meta["dataset"]),
+        root=Path(str(prepared.meta["root"])),
+        layout=str(prepared.meta["layout"]),
+        ids=prepared.index["ids"],
+        parts=prepared.index["parts"],
+        labels=np.full(len(prepared.images), -1, np.int64),
+        classes=(),
+        read=read,
+    )
+    key = str(prepared.meta["source_sha256"])
+    return find_faces(listing, faces, prepared.folder.parent, key, threads, progress, close_up=True)

@@ -1,0 +1,174 @@
+"""Which finished runs count for which cells: a run serves every cell with its settings, whatever it was made for."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from statistics import fmean
+from typing import Any, get_args
+
+from ferbench.bench.data.faceset import DataError
+from ferbench.bench.tables.extras import read_extras
+from ferbench.bench.tables.runs import settings
+from ferbench.bench.training import records
+from ferbench.methods import MethodError, Variant
+from ferbench.protocols import Cell, Protocol, Recipe, cells, load_protocol, protocol_names
+
+DATA = ("dataset", "test", "unlabelled", "split")
+DEFAULTS = {field.name: field.default for field in fields(Recipe)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run that counts for `cell`."""
+
+    id: str
+    cell: Cell
+    variant: str
+    preset: str
+    seed: int
+    metrics: Mapping[str, Mapping[str, float]]  # selection -> metric -> percent
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A finished run made for a protocol that does not count, and why."""
+
+    run_id: str
+    reason: str
+
+
+def counted_runs(results: Path, protocols: Mapping[str, Protocol]) -> tuple[list[Run], list[Ignored]]:
+    """The newest run of each cell, variant, preset and seed; and the runs that do not count."""
+    versions = {name: load_protocol(name).version for name in protocol_names()}
+    versions |= {name: protocol.version for name, protocol in protocols.items()}
+    newest: dict[tuple[str, str, str, int], list[Run]] = {}
+    ignored = []
+    found = sorted(results.glob("runs/*/record.json"), key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    by_settings = _cells_by_settings(protocols.values(), _made(found))
+    for path in found:
+        runs = _read(path, protocols, versions, by_settings)
+        if isinstance(runs, Ignored):
+            ignored.append(runs)
+        elif runs:
+            # Runs with one cell in common have the same settings, so they share all their cells.
+            first = runs[0]
+            key = (first.cell.id, first.variant, first.preset, first.seed)
+            if key in newest:
+                ignored.append(Ignored(newest[key][0].id, f"{first.id} is newer, with the same settings and seed"))
+            newest[key] = runs
+    return [run for runs in newest.values() for run in runs], ignored
+
+
+def runs_of(cell: Cell, by_cell: Mapping[str, Sequence[Run]]) -> list[Run]:
+    """The runs of a cell; for a mean over columns one for each setting and seed that all of them have."""
+    if not cell.column.mean_of:
+        return list(by_cell.get(cell.id, ()))
+    head = cell.id.removesuffix(cell.column.id)
+    parts: dict[tuple[str, str, int], list[Run]] = defaultdict(list)
+    for run in (run for name in cell.column.mean_of for run in by_cell.get(head + name, ())):
+        parts[(run.variant, run.preset, run.seed)].append(run)
+    return [_mean(cell, runs) for runs in parts.values() if len(runs) == len(cell.column.mean_of)]
+
+
+def _mean(cell: Cell, runs: Sequence[Run]) -> Run:
+    """One run in place of several, with the means of the metrics that all have; its id is theirs, parted by spaces."""
+    first = runs[0]
+    metrics = {
+        selection: {
+            name: fmean(run.metrics[selection][name] for run in runs)
+            for name in values
+            if all(name in run.metrics.get(selection, {}) for run in runs)
+        }
+        for selection, values in first.metrics.items()
+    }
+    return Run(" ".join(run.id for run in runs), cell, first.variant, first.preset, first.seed, metrics)
+
+
+def _read(
+    path: Path, asked: Container[str], versions: Mapping[str, int], by_settings: Mapping[str, list[Cell]]
+) -> list[Run] | Ignored:
+    """A run for each cell it serves; none for an unfinished run, or one of no protocol that is asked for."""
+    name = path.parent.name
+    try:
+        spec, record = records.read_json(path.with_name("spec.json")), records.read_json(path)
+        if record.get("status") != "finished":
+            return []
+        key = _key(spec)
+        served = by_settings.get(key, [])
+        made_for = spec.get("made_for")
+        if made_for:
+            protocol, version = made_for["protocol"], made_for["version"]
+            if protocol not in versions:
+                return Ignored(name, f"no protocol '{protocol}' here")
+            if not served and protocol not in asked:
+                return []
+            if version != versions[protocol]:
+                return Ignored(name, f"stale: made under version {version} of {protocol}")
+            if key in by_settings and not served:
+                return []  # a run that others start from, with no number of its own
+            if not served:
+                return Ignored(name, f"its settings are no longer those of {made_for['cell']} or any other cell")
+        metrics = {part: {key: float(value) for key, value in row.items()} for part, row in record["metrics"].items()}
+        metrics["last"] |= read_extras(path.parent)
+        return [Run(name, cell, spec["variant"], spec["preset"], spec["seed"], metrics) for cell in served]
+    except records.RunError as error:
+        return Ignored(name, str(error))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return Ignored(name, f"spec.json or record.json lacks or garbles {error}")
+
+
+def _made(found: Iterable[Path]) -> set[tuple[object, object]]:
+    """Method and preset of the runs there are: cells of others need not be looked at."""
+    made = set()
+    for path in found:
+        try:
+            spec = records.read_json(path.with_name("spec.json"))
+            made.add((spec.get("method"), spec.get("preset")))
+        except (records.RunError, AttributeError, TypeError):
+            continue  # reading it as a run says why
+    return made
+
+
+def _cells_by_settings(protocols: Iterable[Protocol], made: Container[tuple[object, object]]) -> dict[str, list[Cell]]:
+    """Cells by what their runs' settings must be, for runs of a method and preset that were `made`."""
+    index: dict[str, list[Cell]] = defaultdict(list)
+    for protocol in protocols:
+        for cell in cells(protocol):
+            for preset in protocol.presets if cell.method and not cell.published_only else ():
+                try:
+                    known = get_args(Variant) if (cell.method, preset) in made else ()
+                    keys = {_key(settings(cell, preset, 0, variant)) for variant in known}
+                except (DataError, MethodError):
+                    break  # its method is not there yet, so neither are runs of it
+                for key in keys:
+                    index[key].append(cell)
+                if cell.candidates and (cell.softmax.method, preset) in made:
+                    index[_key(settings(cell.softmax, preset, 0))]  # without a cell of its own, or some row's
+                before = cell.before
+                while before:
+                    for variant in get_args(Variant) if (before.method, preset) in made else ():
+                        index[_key(settings(before, preset, 0, variant))]  # without a cell of its own
+                    before = before.before
+    return index
+
+
+def _key(spec: Mapping[str, Any]) -> str:
+    """What must agree: all settings but the seed; not the fingerprints, which are of the data at hand.
+
+    A user may write 150 where a protocol has 150.0, and leave the validation share out where it is none. A recipe is
+    compared without what is at its default, so that a new key with a default leaves old runs what they are.
+    """
+    kept = {key: value for key, value in spec.items() if key not in ("seed", "weights", "made_for")}
+    for part in (*DATA, "candidates") if "candidates" in kept else DATA:
+        if isinstance(kept[part], dict):
+            kept[part] = {key: value for key, value in kept[part].items() if key != "fingerprint"}
+    kept["recipe"] = {key: value for key, value in kept["recipe"].items() if value != DEFAULTS.get(key, MISSING)}
+    if "after" in kept:
+        kept["after"] = _key({key: value for key, value in kept["after"].items() if key != "hash"})
+    kept["split"] = dict(kept["split"])
+    kept["split"]["parameters"] = {"validation": 0, **kept["split"]["parameters"]}
+    return records.spec_hash(json.loads(json.dumps(kept), parse_int=float))

@@ -1,0 +1,216 @@
+"""From what a user or a protocol asks for to a fully resolved run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from torch import nn
+
+from ferbench.bench.data.faceset import DataError, FaceSet
+from ferbench.bench.data.preparing.cache import Progress
+from ferbench.bench.data.reading.options import Value, resolve_options
+from ferbench.bench.data.sets.readers import READERS, open_dataset
+from ferbench.bench.data.splits.draw import Split, make_split, with_taught_labels
+from ferbench.bench.data.splits.pool import Pool, as_unlabelled, for_testing, make_pool
+from ferbench.bench.data.views.boxes import without_boxes
+from ferbench.bench.tables.candidate_sets import candidate_settings, made_from_a_model, resolve_candidates
+from ferbench.bench.training import records
+from ferbench.bench.training.length import fitted
+from ferbench.bench.training.networks.backbones import WHERE_TO_GET, Classifier, WeightsError, load_weights
+from ferbench.bench.training.stages import Start, load_stage
+from ferbench.bench.training.state import Run
+from ferbench.methods import Variant, needs_boxes, option_values
+from ferbench.protocols import NONE, REST, Cell, Recipe
+
+FULL = ("paper", "released")  # presets that are a recipe to the letter, or refuse
+
+
+@dataclass
+class Workspace:
+    """Where things are on the user's machine; data sets and splits are opened once and kept."""
+
+    results: Path
+    cache: Path
+    roots: Mapping[str, Path] = field(default_factory=dict)  # data set -> folder of the user's copy
+    weights: Mapping[str, Path] = field(default_factory=dict)  # name in a recipe -> weight file
+    progress: Progress | None = None  # told of images that are decoded or searched for faces
+    _faces: dict[str, FaceSet] = field(default_factory=dict)
+
+    def faces(self, reader: str, options: Mapping[str, Value]) -> FaceSet:
+        """The data set under these options. Raises DataError."""
+        key = records.spec_hash({"reader": reader, "options": dict(options)})
+        if key not in self._faces:
+            self._faces[key] = open_dataset(
+                reader, options, root=self.roots.get(reader), cache=self.cache, progress=self.progress
+            )
+        return self._faces[key]
+
+    def weight_file(self, name: str) -> Path | None:
+        """The file of pre-trained weights a recipe names; None for "none". Raises WeightsError, never falls back."""
+        if name == "none":
+            return None
+        if name not in self.weights:
+            source = WHERE_TO_GET.get(name, "the paper says which")
+            raise WeightsError(f"this recipe starts from weights '{name}'; give --weights {name}=FILE ({source})")
+        return self.weights[name]
+
+    def folder(self, run: Run) -> Path:
+        return self.results / "runs" / records.run_id(run.spec)
+
+
+def resolve_cell(cell: Cell, preset: str, seed: int, workspace: Workspace, variant: Variant | None = None) -> Run:
+    """The run of one cell and seed. Raises DataError, MethodError, WeightsError or ProtocolError, each one line."""
+    chosen = settings(cell, preset, seed, variant)
+    faces = _open(cell, cell.dataset, workspace)
+    test = _open(cell, cell.test, workspace)
+    split = make_split(faces, cell.split.kind, chosen["split"]["parameters"], seed)
+    other = _open_unlabelled(cell, faces, split, workspace)
+    protocol = cell.protocol
+    made_for = {"protocol": protocol.name, "version": protocol.version, "hash": protocol.hash, "cell": cell.id}
+    before = resolve_cell(cell.before, preset, seed, workspace, variant) if cell.before else None
+    start = Start(workspace.folder(before), records.spec_hash(before.spec)) if before else None
+    softmax = resolve_cell(cell.softmax, preset, seed, workspace) if made_from_a_model(chosen) else None
+    spec = {**chosen, "made_for": made_for}
+    run = make_run(spec, cell.recipe(preset), faces, split, test, other, workspace, start, softmax)
+    if preset in FULL and (line := boxes_warning(run)):
+        raise DataError(line)
+    return replace(run, before=before)
+
+
+def boxes_warning(run: Run) -> str | None:
+    """A line where the run's method looks at face boxes and its data has none that say where the face is."""
+    return without_boxes(run.faces, run.split.labelled) if needs_boxes(run.method, run.values) else None
+
+
+def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None) -> records.Spec:
+    """Everything about a cell's run that does not need the data: runs with equal settings are the same run.
+
+    A run serves every cell with its settings, whichever table it was made for. Raises MethodError or DataError.
+    """
+    parameters = {key: value for key, value in cell.split.options.items() if value}
+    return method_settings(cell.method, cell.options, variant or cast(Variant, cell.variant), cell.recipe(preset)) | {
+        "dataset": _described(cell, cell.dataset),
+        "test": _described(cell, cell.test),
+        "unlabelled": _unlabelled(cell),
+        "split": {"kind": cell.split.kind, "parameters": {**parameters, "validation": cell.split.validation}},
+        "preset": preset,
+        "seed": seed,
+        **_candidates(cell),
+        **({"after": settings(cell.before, preset, seed, variant)} if cell.before else {}),
+    }
+
+
+def method_settings(method: str, options: Mapping[str, object], variant: Variant, recipe: Recipe) -> records.Spec:
+    """Method, variant, complete options and recipe as plain types. Raises MethodError.
+
+    Where the released code changes none of the options there is one variant, "paper": no run is done twice.
+    """
+    given = dict(options)
+    if recipe.joint and option_values(method, variant, options).get("joint") is False:
+        given.setdefault("joint", True)
+    values, of_paper = option_values(method, variant, given), option_values(method, "paper", given)
+    named = "paper" if values == of_paper else variant
+    return {"method": method, "variant": named, "options": values, "recipe": dict(vars(recipe))}
+
+
+def make_run(
+    spec: records.Spec,
+    recipe: Recipe,
+    faces: FaceSet,
+    split: Split,
+    test: FaceSet,
+    unlabelled: FaceSet | Pool | None,
+    workspace: Workspace,
+    start: Start | None = None,
+    softmax: Run | None = None,
+) -> Run:
+    """Put a run together from settings and data; the data's fingerprints and the weights' hash join the spec.
+
+    start: the run whose final weights stand in place of the recipe's; softmax: the run whose predictions make the
+    candidate sets, where some do
+    """
+    taught = with_taught_labels(faces, split)
+    faces, test = taught, taught if test is faces else for_testing(test, faces.classes)
+    if not len(split.test if test is faces else test.test):
+        raise DataError(f"{test.name} has no test images under these options; choose a kfold split or other test_parts")
+    rest = unlabelled.train if unlabelled else split.unlabelled
+    # the spec keeps what the protocol says
+    recipe = fitted(recipe, len(split.labelled), len(rest), len(split.validation))
+    weights = None if start else workspace.weight_file(recipe.weights)
+    spec = dict(spec)
+    for part, data in (("dataset", faces), ("test", test), ("unlabelled", unlabelled), ("split", split)):
+        if data is not None:
+            spec[part] = {**spec[part], "fingerprint": data.fingerprint}
+    spec["weights"] = {"name": recipe.weights, "sha256": _sha256(weights)} if weights else None
+    prepare = partial(_load, path=weights) if weights else partial(load_stage, start=start) if start else None
+    if start:
+        spec["after"] = {**spec.get("after", {}), "hash": start.hash}
+    candidates, made = resolve_candidates(spec, faces, split, softmax, workspace.folder(softmax) if softmax else Path())
+    spec |= candidates
+    return Run(
+        spec, spec["method"], spec["options"], recipe, spec["seed"], faces, split, test, unlabelled, prepare,
+        (lambda: made()[0]) if made else None, softmax=softmax, about_candidates=(lambda: made()[1]) if made else None,
+    )  # fmt: skip
+
+
+def describe(reader: str, options: Mapping[str, Value]) -> records.Spec:
+    """A data set in a spec: its reader and every option. Raises DataError for an option the reader does not have.
+
+    A reader that is not there yet is described by the options it was given; opening it says that it is missing.
+    """
+    known = READERS.get(reader)
+    return {"reader": reader, "options": resolve_options(reader, known.options, options) if known else dict(options)}
+
+
+def _candidates(cell: Cell) -> records.Spec:
+    chosen = cell.candidates
+    return candidate_settings(cell.method, chosen.kind if chosen else None, chosen.options if chosen else {})
+
+
+def _unlabelled(cell: Cell) -> records.Spec | str:
+    if cell.unlabelled in ((), (REST,)):
+        return REST if cell.unlabelled else NONE
+    sources = [name if name == REST else {"name": name, **_described(cell, name)} for name in _sources(cell)]
+    return {"sources": sources} if len(sources) > 1 else cast(records.Spec, sources[0])
+
+
+def _sources(cell: Cell) -> tuple[str, ...]:
+    """The cell's sources of unlabelled images, the rest first: its positions in a pool are those in the data set."""
+    return tuple(sorted(cell.unlabelled, key=lambda name: name != REST))
+
+
+def _open_unlabelled(cell: Cell, faces: FaceSet, split: Split, workspace: Workspace) -> FaceSet | Pool | None:
+    """What stands in place of the images that the split leaves over; None where those are meant, or none at all."""
+    if cell.unlabelled in ((), (REST,)):
+        return None
+    parts = [
+        (faces, split.unlabelled) if name == REST else ((other := _open(cell, name, workspace)), other.train)
+        for name in _sources(cell)
+    ]
+    return make_pool(parts, faces.classes) if len(parts) > 1 else as_unlabelled(parts[0][0], faces.classes)
+
+
+def _described(cell: Cell, name: str) -> records.Spec:
+    return describe(cell.data(name).reader, cell.data(name).options)
+
+
+def _open(cell: Cell, name: str, workspace: Workspace) -> FaceSet:
+    dataset = cell.data(name)
+    return workspace.faces(dataset.reader, dataset.options)
+
+
+def _load(model: nn.Module, path: Path) -> str:
+    assert isinstance(model, Classifier)
+    return load_weights(model, path)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,107 @@
+"""Test scores of a run: at every epoch's end by student and averaged model, and the record at the end of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ferbench.bench.data.views.augment import ViewRecipe
+from ferbench.bench.data.views.batches import Batches, ImageStore, view_batches
+from ferbench.bench.training import records
+from ferbench.bench.training.metrics import metrics
+from ferbench.bench.training.networks.features import passed_features
+from ferbench.bench.training.state import Run, State
+from ferbench.methods import Method
+
+
+def evaluate(run: Run, state: State, batches: Batches, test_store: ImageStore) -> dict[str, Any]:
+    """Test (and validation) metrics of the student and of the averaged model, by every inference rule."""
+    models = {"student": state.method} | ({"ema": state.average.method} if state.average else {})
+    parts = {"test": (test_store, run.test_faces, run.test)}
+    if len(run.split.validation):
+        parts["validation"] = (batches.store, run.faces, run.split.validation)
+    line: dict[str, Any] = {}
+    for part, (store, faces, indices) in parts.items():
+        line[part] = {}
+        for name, model in models.items():
+            rules = scores(model, store, indices, batches.recipe)
+            line[part][name] = {rule: metrics(values, faces.labels[indices]) for rule, values in rules.items()}
+    return line
+
+
+@torch.no_grad()
+def scores(
+    method: Method, store: ImageStore, indices: NDArray[np.int64], recipe: ViewRecipe
+) -> dict[str, NDArray[np.float32]]:
+    """Scores [N, K] of un-augmented images by inference rule, the headline rule first."""
+    method.eval()
+    parts = [method.predict_all(images) for images in view_batches(store, indices, recipe)]
+    return {rule: torch.cat([part[rule].float() for part in parts]).cpu().numpy() for rule in parts[0]}
+
+
+def finish(run: Run, state: State, batches: Batches, test_store: ImageStore, folder: Path) -> dict[str, Any]:
+    """Write predictions and record of the evaluated model."""
+    evaluated = state.average.method if state.average and run.recipe.evaluate == "ema" else state.method
+    with passed_features(evaluated) as passed:
+        final = scores(evaluated, test_store, run.test, batches.recipe)
+    labels = run.test_faces.labels[run.test]
+    arrays = {"labels": labels, "index": run.test, "classes": np.array(run.faces.classes)}
+    if (features := passed.array(len(labels))) is not None:
+        arrays["features"] = features
+    # once more: a run killed between its last checkpoint and this file comes here without another epoch
+    records.write_lines(folder / "metrics.jsonl", state.history)
+    records.write_predictions(folder / "predictions.npz", final, **arrays)
+    record = {
+        "status": "finished",
+        "metrics": select(state.history, "ema" if evaluated is not state.method else "student"),
+        "evaluated": "ema" if evaluated is not state.method else "student",
+        "seconds": round(state.seconds, 1),
+        "steps": state.step,
+        "split": {
+            "labelled": len(run.split.labelled),
+            "unlabelled": len(run.unlabelled_faces.train if run.unlabelled_faces else run.split.unlabelled),
+            "validation": len(run.split.validation),
+            "test": len(run.test),
+        },
+        **({"candidates": dict(run.about_candidates())} if run.about_candidates else {}),
+        "peak_memory_mib": records.peak_memory_mib(),
+        **records.environment(),
+    }
+    records.write_json(folder / "record.json", record)
+    return record
+
+
+def select(history: list[dict[str, Any]], evaluated: str) -> dict[str, dict[str, float]]:
+    """Test metrics at the last epoch, at the best on validation (where there is one), and at the best on test.
+
+    The epoch that is best on validation is by overall accuracy of the headline rule, the first of ties. On test each
+    metric of each rule has its own best epoch, as the released codes print them; `epoch` is the headline rule's by
+    overall accuracy. Other rules' metrics are named `rule/metric`.
+    """
+
+    def best(part: str) -> dict[str, Any]:
+        return max(history, key=lambda line: float(next(iter(line[part][evaluated].values()))["overall"]))
+
+    def figures(line: dict[str, Any]) -> dict[str, float]:
+        rules = line["test"][evaluated]
+        first = next(iter(rules))
+        return {
+            (metric if rule == first else f"{rule}/{metric}"): round(value, 4)
+            for rule, values in rules.items()
+            for metric, value in values.items()
+        }
+
+    each = [figures(line) for line in history]
+    on_test = {name: max(line[name] for line in each) for name in each[-1]}
+    result = {
+        "last": {"epoch": history[-1]["epoch"], **each[-1]},
+        "best-on-test": {"epoch": best("test")["epoch"], **on_test},
+    }
+    if "validation" in history[-1]:
+        chosen = best("validation")
+        result["best-on-val"] = {"epoch": chosen["epoch"], **figures(chosen)}
+    return result

@@ -1,0 +1,252 @@
+"""Encoders with a linear head, and the weight files they start from."""
+
+from __future__ import annotations
+
+import difflib
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ferbench.bench.training.networks.vit_weights import fit_positions, of_decoder
+from ferbench.methods import Prediction
+
+
+class WeightsError(Exception):
+    """A weight file is missing or does not fit; the message is one line."""
+
+
+class Classifier(nn.Module):
+    """Encoder, dropout, linear layer with bias: the head of the released codes (dropout 0.5 there).
+
+    normalise: features at length 1 after the dropout, as Ada-CM's and LEAF's code has them.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, feature_width: int, num_classes: int, dropout: float, normalise: bool = False
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout: nn.Module = nn.Dropout(dropout)
+        self.head: nn.Module = nn.Linear(feature_width, num_classes)
+        self.normalise = normalise
+        self.feature_width = feature_width
+        self.num_classes = num_classes
+
+    def forward(self, images: Tensor) -> Prediction:
+        """images [B, 3, S, S], normalised. The logits belong to the feature after dropout and normalisation."""
+        encoded = self.encoder(images)
+        features = self.dropout(encoded)
+        if self.normalise:
+            features = F.normalize(features, dim=1)
+        return Prediction(encoded, features, self.head(features))
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """The encoder's tokens [B, T, D] of images [B, 3, S, S], row by row: a transformer's patches without its class
+        token, the cells of a ConvNet's last feature map."""
+        last: Tensor = cast(Any, self.encoder).forward_features(images)
+        if last.ndim == 4:
+            tokens = last.flatten(2).transpose(1, 2)
+        else:
+            tokens = last[:, cast(Any, self.encoder).num_prefix_tokens :]
+        if tokens.shape[2] != self.feature_width:
+            raise WeightsError(
+                f"the backbone's last map is {tokens.shape[2]} wide and its feature {self.feature_width}: "
+                "a method that reads tokens needs another backbone, such as resnet18 or a vit"
+            )
+        return tokens
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions with batch normalisation around a shortcut (He et al., CVPR 2016, basic block)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
+
+
+class SmallResNet(nn.Module):
+    """0.31 M parameters for 48-pixel faces on a CPU: a stride-2 stem and four stages of one block, widths 16 to 128."""
+
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 128)) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, widths[0], 3, 2, 1, bias=False)
+        self.bn = nn.BatchNorm2d(widths[0])
+        self.num_features = widths[-1]
+        inputs = (widths[0], *widths)
+        self.stages = nn.Sequential(
+            *(Residual(inputs[i], width, 1 if i == 0 else 2) for i, width in enumerate(widths))
+        )  # fmt: skip
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The last feature map [B, D, S / 16, S / 16]."""
+        x: Tensor = self.stages(F.relu(self.bn(self.stem(images)), inplace=True))
+        return x
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_features(images).mean(dim=(2, 3))
+
+
+class PreActivation(nn.Module):
+    """The block of wide residual networks: normalise, activate, convolve, twice (Zagoruyko & Komodakis, BMVC 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs, momentum=0.001)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs, momentum=0.001)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.shortcut = None if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.leaky_relu(self.bn1(x), 0.1)
+        shortcut = x if self.shortcut is None else self.shortcut(y)
+        result: Tensor = shortcut + self.conv2(F.leaky_relu(self.bn2(self.conv1(y)), 0.1))
+        return result
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-width as the semi-supervised literature uses it: leaky slope 0.1, batch-norm momentum 0.001."""
+
+    def __init__(self, depth: int = 28, width: int = 2) -> None:
+        super().__init__()
+        blocks, widths = (depth - 4) // 6, (16, 16 * width, 32 * width, 64 * width)
+        self.num_features = widths[-1]
+        self.stem = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
+        layers: list[nn.Module] = []
+        for stage in range(3):
+            for block in range(blocks):
+                inputs = widths[stage] if block == 0 else widths[stage + 1]
+                layers.append(PreActivation(inputs, widths[stage + 1], 2 if stage > 0 and block == 0 else 1))
+        self.stages = nn.Sequential(*layers)
+        self.bn = nn.BatchNorm2d(widths[3], momentum=0.001)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The last feature map [B, D, S / 4, S / 4]."""
+        return F.leaky_relu(self.bn(self.stages(self.stem(images))), 0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_features(images).mean(dim=(2, 3))
+
+
+def _timm(name: str, **fixed: Any) -> Callable[[int], nn.Module]:
+    def make(size: int) -> nn.Module:
+        sized: dict[str, Any] = {"img_size": size} if name.startswith("vit") else {}
+        encoder: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **fixed, **sized)
+        return encoder
+
+    return make
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An encoder by name: feature width, and how to make it for an input of `size` pixels."""
+
+    feature_width: int
+    make: Callable[[int], nn.Module]
+
+
+BACKBONES = {
+    "resnet18": Backbone(512, _timm("resnet18")),
+    "resnet50": Backbone(2048, _timm("resnet50")),
+    "wrn_28_2": Backbone(128, lambda size: WideResNet(28, 2)),
+    "mobilenetv2": Backbone(1280, _timm("mobilenetv2_100")),
+    "mobilenetv3": Backbone(1280, _timm("mobilenetv3_large_100")),
+    "vgg11": Backbone(4096, _timm("vgg11")),
+    "vgg13": Backbone(4096, _timm("vgg13")),
+    "vit_tiny_16": Backbone(192, _timm("vit_tiny_patch16_224")),
+    "vit_small": Backbone(384, _timm("vit_small_patch16_224")),
+    "vit_base": Backbone(768, _timm("vit_base_patch16_224")),
+    "vit_large": Backbone(1024, _timm("vit_large_patch16_224")),
+    "vit_tiny": Backbone(192, _timm("vit_tiny_patch16_224", depth=4, patch_size=8)),
+    "resnet_small": Backbone(128, lambda size: SmallResNet()),
+}
+
+_VIT_SIZES = ("tiny", "small", "base", "large")
+_IMAGENET = {
+    "resnet18": "resnet18.tv_in1k", "resnet50": "resnet50.tv_in1k", "vgg11": "vgg11.tv_in1k", "vgg13": "vgg13.tv_in1k",
+    "mobilenetv2": "mobilenetv2_100.ra_in1k", "mobilenetv3": "mobilenetv3_large_100.ra_in1k",
+}  # fmt: skip
+WHERE_TO_GET = {
+    "msceleb": "a ResNet-18 trained on MS-Celeb-1M (key 'state_dict', torchvision names); the Ada-CM, SCN and RUL "
+    "repositories link copies",
+    "ssfer_mae": "a ViT-B of SSFER's masked autoencoding of faces; the README of zhelishisongjie/SSFER links it, "
+    "`ferbench pretrain mae --recipe ssfer --faces FOLDER` trains one",
+    "mae_tiny": "`ferbench pretrain mae --backbone vit_tiny` writes one",
+    "maskfeat_fer": "`ferbench pretrain maskfeat --recipe pll` on RAF-DB, FERPlus and AffectNet writes one",
+    "mae_fer": "`ferbench pretrain mae --recipe pll` on RAF-DB, FERPlus and AffectNet writes one",
+    "simmim_fer": "`ferbench pretrain simmim --recipe pll` on RAF-DB, FERPlus and AffectNet writes one",
+    "moco_fer": "`ferbench pretrain moco --recipe pll` on RAF-DB, FERPlus and AffectNet writes one",
+    "mae_vit_base": "facebookresearch/mae's README links a ViT-B of ImageNet-1k",
+    "imagenet1k_vit_base": "timm's vit_base_patch16_224.augreg_in1k",
+    **{f"augreg_vit_{size}": f"timm's vit_{size}_patch16_224.augreg_in21k_ft_in1k" for size in _VIT_SIZES},
+    **{f"imagenet_{name}": f"timm's {model}" for name, model in _IMAGENET.items()},
+}
+
+
+def make_classifier(name: str, num_classes: int, *, size: int, dropout: float, normalise: bool = False) -> Classifier:
+    """A randomly initialised classifier for input of `size` pixels; the caller seeds torch. Raises WeightsError."""
+    if name not in BACKBONES:
+        close = difflib.get_close_matches(name, BACKBONES, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise WeightsError(f"unknown backbone '{name}'; {hint}valid: {', '.join(BACKBONES)}")
+    backbone = BACKBONES[name]
+    return Classifier(backbone.make(size), backbone.feature_width, num_classes, dropout, normalise)
+
+
+def load_weights(model: Classifier, path: Path) -> str:
+    """Load encoder weights strictly; returns a line that says what was loaded. Raises WeightsError.
+
+    Accepts a plain state dict or one under the key `state_dict` (the MS-Celeb-1M format: torchvision's names, often
+    prefixed with `module.`, with a classifier `fc.*` that is left out), or `model` (MAE's, whose decoder is left out;
+    positions are resampled to the input size). Every other key must match in name and shape.
+    """
+    try:
+        with torch.serialization.safe_globals([Namespace]):  # MAE's checkpoints keep their command line
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such weight file") from error
+    except Exception as error:  # torch raises many kinds for a damaged or pickled file
+        reason = type(error).__name__
+        raise WeightsError(f"{path}: cannot be read as plain weights ({reason}); save a state dict") from error
+    state = stored.get("state_dict", stored.get("model", stored)) if isinstance(stored, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: holds no state dict")
+    weights = {key.removeprefix("module."): value for key, value in state.items()}
+    dropped = sorted(key for key in weights if key.startswith(("fc.", "head.", "classifier.")) or of_decoder(key))
+    weights = {key: value for key, value in weights.items() if key not in dropped}
+    weights, remark = fit_positions(weights, model.encoder)
+    expected = model.encoder.state_dict()
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent in files of torch < 0.4.1
+    missing = sorted(expected.keys() - weights.keys() - counters)
+    foreign = sorted(weights.keys() - expected.keys())
+    shapes = sorted(key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape)
+    if missing or foreign or shapes:
+        report = "; ".join(
+            f"{len(keys)} {what} (first {keys[0]})"
+            for what, keys in (("keys missing", missing), ("keys unknown", foreign), ("shapes wrong", shapes))
+            if keys
+        )
+        raise WeightsError(f"{path}: does not fit the backbone: {report}")
+    model.encoder.load_state_dict(weights, strict=False)
+    left_out = ", ".join(dropped[:4]) + (f" and {len(dropped) - 4} more" if len(dropped) > 4 else "")
+    return f"loaded {len(weights)} tensors from {path.name}; left out {left_out or 'nothing'}{remark}"

@@ -1,0 +1,263 @@
+"""How runs are averaged beside published numbers, what the CSV file and the tables say, and which papers they hold."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ferbench.bench.cli import main
+from ferbench.bench.tables import leaderboard
+from ferbench.bench.tables.leaderboard import Leaderboard, Line, collect, implemented, render, write_csv
+from ferbench.protocols import Protocol, load_protocol, select
+
+RecordRun = Callable[..., str]
+HEADER = (
+    "paper,table,row,column,dataset,metric,variant,preset,selection,published_mean,published_std,"
+    "measured_mean,measured_std,seeds,delta,run_ids"
+)
+REMOP = "remop/3/remop/rafdb-500-150"  # published 81.42 ± 0.36 / 64.89 ± 2.84
+SAME = "remop/1/fixmatch-h-reg/rafdb-500-150"  # the same settings, and so the same runs, in another table
+DEMO = select("demo/1/remop")[0].id
+
+
+def measured(board: Leaderboard) -> list[Line]:
+    return [line for line in board.lines if line.run_ids]
+
+
+def find(board: Leaderboard, **wanted: str) -> Line:
+    (line,) = (line for line in board.lines if all(getattr(line, key) == value for key, value in wanted.items()))
+    return line
+
+
+def shown(protocol: Protocol, table: str, board: Leaderboard, **options: Any) -> str:
+    console = Console(file=io.StringIO(), width=220)
+    (chosen,) = (item for item in protocol.tables if item.id == table)
+    console.print(render(protocol, chosen, board.lines, **options))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert isinstance(text, str)
+    return text
+
+
+def test_mean_sample_std_and_delta_over_three_seeds(tmp_path: Path, record_run: RecordRun) -> None:
+    names = [record_run(REMOP, seed, value) for seed, value in [(3, 84.0), (1, 80.0), (2, 81.0)]]
+    board = collect(tmp_path)
+    line = find(board, paper="remop", table="3", selection="last", metric="overall")
+    assert line.measured_mean == pytest.approx(245 / 3)
+    assert line.measured_std == pytest.approx((13 / 3) ** 0.5)  # (25 + 4 + 49) / 9 over n - 1
+    assert (line.published_mean, line.published_std) == (81.42, 0.36)
+    assert line.delta == pytest.approx(245 / 3 - 81.42)
+    assert (line.seeds, line.run_ids) == ((1, 2, 3), (names[1], names[2], names[0]))
+    mean_line = find(board, paper="remop", table="3", selection="last", metric="mean")
+    assert mean_line.published_mean == 64.89
+    assert mean_line.delta == pytest.approx(245 / 3 - 10 - 64.89)
+    best = find(board, table="3", selection="best-on-test", metric="overall")
+    assert best.measured_mean == pytest.approx(245 / 3 + 1)
+    assert not board.ignored
+
+
+def test_one_run_stands_beside_each_tables_own_number(tmp_path: Path, record_run: RecordRun) -> None:
+    """Tables 1 and 3 of ReMoP print 81.29 and 81.42 for one setting; Table 1's rows with other options get nothing."""
+    name = record_run(REMOP, 1, 80.0)
+    chosen = [line for line in measured(collect(tmp_path)) if (line.selection, line.metric) == ("last", "overall")]
+    found = {(line.table, line.row): (line.published_mean, line.measured_mean, line.run_ids) for line in chosen}
+    assert found == {
+        ("1", "fixmatch-h-reg"): (81.29, 80.0, (name,)),
+        ("3", "remop"): (81.42, 80.0, (name,)),
+    }
+    assert [line.delta for line in chosen] == [pytest.approx(-1.29), pytest.approx(-1.42)]
+
+
+def test_csv_is_as_printed(tmp_path: Path, record_run: RecordRun) -> None:
+    name = record_run(REMOP, 1, 80.13)
+    write_csv(collect(tmp_path).lines, tmp_path / "leaderboard.csv")
+    text = (tmp_path / "leaderboard.csv").read_text(encoding="utf-8")
+    assert text.splitlines()[0] == HEADER
+    ours = [row for row in csv.DictReader(io.StringIO(text)) if row["run_ids"] and row["table"] == "3"]
+    assert list(ours[0].values()) == [
+        "remop", "3", "remop", "rafdb-500-150", "rafdb", "overall", "released", "paper", "last",
+        "81.42", "0.36", "80.13", "", "1", "-1.29", name,
+    ]  # fmt: skip
+    assert [(row["metric"], row["selection"]) for row in ours] == [
+        ("overall", "last"), ("overall", "best-on-test"), ("mean", "last"),
+    ]  # fmt: skip
+
+
+def test_published_numbers_without_runs_are_lines_of_their_own(tmp_path: Path, record_run: RecordRun) -> None:
+    """ReMoP prints 205 numbers; the run below stands beside an overall and a mean accuracy in two tables."""
+    record_run(REMOP, 1, 80.0)
+    only = [load_protocol("remop")]
+    board = collect(tmp_path, only)
+    waiting = [line for line in board.lines if not line.run_ids]
+    assert len(waiting) == 205 - 4
+    assert all(
+        (line.variant, line.preset, line.selection, line.measured_mean) == ("", "", "", None) for line in waiting
+    )
+    assert find(board, table="5", row="mek", column="rafdb").published_mean == 89.77
+    assert find(board, table="1", row="fixmatch", column="ckplus-500-150", metric="mean").dataset == "rafdb>ckplus"
+    assert {line.table for line in collect(tmp_path, only, without_runs=False).lines} == {"1", "3"}
+
+
+def test_cpu_preset_is_a_line_of_its_own_without_delta(tmp_path: Path, record_run: RecordRun) -> None:
+    record_run(REMOP, 1, 80.0)
+    record_run(REMOP, 1, 40.0, preset="cpu")
+    board = collect(tmp_path)
+    small = find(board, table="3", preset="cpu", selection="last", metric="overall")
+    assert (small.measured_mean, small.delta, small.published_mean) == (40.0, None, 81.42)
+    assert find(board, table="3", preset="paper", selection="last", metric="overall").measured_mean == 80.0
+
+
+def test_variants_are_not_mixed(tmp_path: Path, record_run: RecordRun) -> None:
+    record_run(REMOP, 1, 80.0)
+    record_run(REMOP, 2, 60.0, variant="paper")
+    found = {line.variant: line.seeds for line in measured(collect(tmp_path)) if line.table == "3"}
+    assert found == {"released": (1,), "paper": (2,)}
+
+
+def test_no_results_folder(tmp_path: Path) -> None:
+    board = collect(tmp_path / "none", [load_protocol("remop")])
+    assert (len(board.lines), board.ignored) == (205, ())
+
+
+def test_rendered_table_shows_every_row(tmp_path: Path, record_run: RecordRun) -> None:
+    for seed, value in [(1, 80.0), (2, 81.0)]:
+        record_run(REMOP, seed, value)
+    protocol, board = load_protocol("remop"), collect(tmp_path)
+    text = shown(protocol, "3", board)
+    for row in protocol.tables[2].rows:
+        assert row.label in text
+    assert "81.42 ± 0.36 / 64.89 ± 2.84" in text
+    assert "80.50 ± 0.71 / 70.50 ± 0.71" in text
+    assert "not comparable" not in text
+    ours = [line for line in text.splitlines() if "released paper last" in line]
+    assert len(ours) == 1 and ours[0].count("not run") == 3
+    by_label = {line.split("│")[1].strip(): position for position, line in enumerate(text.splitlines()) if "│" in line}
+    cpe = text.splitlines()[by_label["FixMatch w/ CPE"] + 1]
+    assert implemented(select("remop/3/cpe")[0]) == ("not implemented yet" not in cpe)
+
+
+def test_a_wide_table_shows_the_columns_that_have_runs_and_counts_the_others(
+    tmp_path: Path, record_run: RecordRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaderboard, "MOST_COLUMNS", 3)
+    assert "columns without a run" not in shown(load_protocol("remop"), "3", collect(tmp_path))
+    record_run(REMOP, 1, 80.0)
+    text = shown(load_protocol("remop"), "3", collect(tmp_path))
+    assert (
+        "3 columns without a run are not shown" in text and "not run" not in text.split("released paper last")[1][:60]
+    )
+
+
+def test_rendered_table_tells_published_only_and_absent(tmp_path: Path) -> None:
+    text = shown(load_protocol("remop"), "5", collect(tmp_path))
+    assert text.count("published only") == 2
+    assert "mek/ferplus: printed as -" in text
+    assert "One seed, its value not stated" in text
+
+
+def test_rendered_cpu_table_says_it_does_not_compare(tmp_path: Path, record_run: RecordRun) -> None:
+    record_run(DEMO, 1, 80.0, preset="cpu")
+    text = shown(load_protocol("demo"), "1", collect(tmp_path))
+    assert "preset cpu: its numbers are not comparable with published ones" in text
+    assert "80.00 / 70.00" in text
+    assert "published " not in text.split("preset cpu")[0]
+
+
+def test_best_on_test_is_shown_only_when_asked_for(tmp_path: Path, record_run: RecordRun) -> None:
+    record_run(REMOP, 1, 80.0)
+    protocol, board = load_protocol("remop"), collect(tmp_path)
+    assert "best-on-test" not in shown(protocol, "3", board)
+    text = shown(protocol, "3", board, selections=("last", "best-on-test"))
+    assert "81.00 / -" in text
+
+
+def test_implemented_asks_for_the_method_and_the_learner_it_is_put_on() -> None:
+    cell = select(REMOP)[0]
+    assert implemented(cell)
+    assert not implemented(replace(cell, row=replace(cell.row, method="nothing")))
+    assert not implemented(replace(cell, row=replace(cell.row, options={"learner": "nothing"})))
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Exit code of `ferbench leaderboard ARGUMENTS`, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["ferbench", "leaderboard", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def papers(path: Path) -> set[str]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["paper"] for row in csv.DictReader(file) if row["run_ids"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "written"),
+    [
+        pytest.param((), {"remop", "demo"}, id="all papers"),
+        pytest.param(("--paper", "demo"), {"remop", "demo"}, id="one paper printed"),
+        pytest.param(("--paper", "demo", "--csv", "elsewhere/demo.csv"), {"demo"}, id="one paper written"),
+        pytest.param(("--csv", "elsewhere/all.csv"), {"remop", "demo"}, id="all papers elsewhere"),
+    ],
+)
+def test_command_keeps_every_paper_in_the_folders_own_table(
+    tmp_path: Path,
+    record_run: RecordRun,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    written: set[str],
+) -> None:
+    record_run(REMOP, 1, 80.0)
+    record_run(DEMO, 1, 60.0, preset="cpu")
+    record_run(REMOP, 2, 60.0, name="old", made_for={"protocol": "remop", "version": 0, "cell": REMOP})
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "--results", ".", *arguments) == 0
+    path = arguments[-1] if "--csv" in arguments else "leaderboard.csv"
+    assert papers(tmp_path / path) == written
+    assert sorted(map(str, Path().rglob("*.csv"))) == [path]
+    printed = capsys.readouterr().out
+    remop_too = "--paper" not in arguments
+    assert "demo 1:" in printed
+    assert ("remop 3:" in printed) == ("remop 1:" in printed) == remop_too
+    assert ("not counted: old" in printed) == remop_too
+    assert "remop 2:" not in printed  # nothing was measured for it
+    assert printed.endswith(f"wrote {path}\n")
+
+
+def test_command_shows_the_selection_asked_for(
+    record_run: RecordRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_run(DEMO, 1, 60.0, preset="cpu")
+    for selection, numbers in {"last": (True, False), "best-on-test": (False, True), "all": (True, True)}.items():
+        assert command(monkeypatch, "--results", str(tmp_path), "--selection", selection) == 0
+        printed = capsys.readouterr().out
+        assert ("60.00" in printed, "61.00" in printed) == numbers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--paper", "remp"), "ferbench: no protocol 'remp'; did you mean 'remop'?\n"),
+        (("--selection", "b"), "ferbench: unknown selection 'b'; valid: last, best-on-val, best-on-test, all\n"),
+    ],
+    ids=["paper", "selection"],
+)
+def test_command_refuses_a_misspelt_name_and_writes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    error: str,
+) -> None:
+    assert command(monkeypatch, "--results", str(tmp_path), *arguments) == 2
+    assert capsys.readouterr().err == error
+    assert not list(tmp_path.iterdir())

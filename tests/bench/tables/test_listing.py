@@ -1,0 +1,76 @@
+"""What `ferbench list protocols` says: runs, implemented rows, and an estimate of what the runs would cost."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from ferbench.bench.tables import listing
+from ferbench.bench.tables.listing import forward_flop, gpu_hours, table_hours
+from ferbench.methods import METHODS
+from ferbench.protocols import Cell, load_protocol, select
+from ferbench.protocols.schema import Stage
+
+
+def test_operations_of_the_small_network_counted_by_hand() -> None:
+    """Convolutions and the head at 48 pixels; a multiply-add is two operations, normalisation is not counted."""
+    total, side, inputs = 0, 24, 16
+    total += 9 * 3 * 16 * side**2  # stem, stride 2
+    for width, stride in ((16, 1), (32, 2), (64, 2), (128, 2)):
+        side //= stride
+        total += 9 * (inputs * width + width * width) * side**2
+        total += inputs * width * side**2 if stride == 2 else 0  # shortcut
+        inputs = width
+    total += 128 * 7
+    assert forward_flop("resnet_small", 48) == 2 * total
+
+
+def test_resnet18_at_224_pixels_is_the_literatures_1_8_billion_multiply_adds() -> None:
+    assert forward_flop("resnet18", 224) / 2 == pytest.approx(1.8136e9, rel=1e-3)
+
+
+def test_hours_of_one_run_by_hand() -> None:
+    recipe = load_protocol("adacm").recipe("resnet18", "paper")
+    flop = forward_flop("resnet18", 224)
+    assert gpu_hours(recipe, True) == pytest.approx(20 * 800 * 48 * 3 * flop / 12e12 / 3600)
+    assert gpu_hours(recipe, False) == pytest.approx(gpu_hours(recipe, True) / 3)
+    assert gpu_hours(replace(recipe, mu=5), True) == pytest.approx(gpu_hours(recipe, True) * 11 / 3)
+
+
+def test_no_step_is_shorter_than_its_launches() -> None:
+    recipe = load_protocol("adacm").recipe("resnet18", "cpu")
+    assert gpu_hours(recipe, True) == pytest.approx(recipe.epochs * recipe.steps_per_epoch * 0.010 / 3600)
+
+
+def test_hours_of_a_table_are_those_of_its_runs() -> None:
+    cells = select("adacm/1")
+    recipe = cells[0].recipe("paper")
+    one, supervised = gpu_hours(recipe, True), gpu_hours(recipe, False)
+    assert table_hours(cells) == pytest.approx(5 * 2 * (7 * one + supervised))  # seeds, columns, rows
+
+
+def test_a_run_that_rows_start_from_counts_once() -> None:
+    first, second = select("adacm/1/margin/rafdb-100") + select("adacm/1/adacm/rafdb-100")
+    stage = Stage("vanilla", unlabelled=(), after=Stage("fixmatch", recipe="affectnet"))
+    both = [Cell(cell.protocol, cell.table, replace(cell.row, after=stage), cell.column) for cell in (first, second)]
+    one, supervised = gpu_hours(first.recipe("paper"), True), gpu_hours(first.recipe("paper"), False)
+    assert table_hours(both) == pytest.approx(5 * (2 * one + supervised + one))
+
+
+def test_list_of_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ada-CM's Table 1 with every method and without; the demo has no paper's recipe and so no estimate."""
+    console = Console(file=io.StringIO(), width=400)
+    without = {name: method for name, method in METHODS.items() if name in ("vanilla", "fixmatch")}
+    monkeypatch.setattr("ferbench.bench.tables.leaderboard.METHODS", without)
+    console.print(listing.protocols())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = {line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")] for line in text.splitlines()
+             if line.count("│") > 5}  # fmt: skip
+    assert "GPU-hours (estimate)" in text
+    adacm, demo = lines["adacm/1"], lines["demo/1"]
+    assert adacm[3:8] == ["4 / 8", "2", "40 / 80", f"{table_hours(select('adacm/1')):.0f}", "16"]
+    assert demo[5:8] == ["8 / 12", "-", "0"]
+    assert lines["adacm/2"][3] == "2 / 8" and lines["adacm/2"][5] == "80 / 280"  # published-only rows need no run
