@@ -16,6 +16,7 @@ from ferbench.methods.base import (
     Labelled,
     Learner,
     Method,
+    MethodError,
     Model,
     Passes,
     PlugIn,
@@ -57,10 +58,6 @@ PARTIAL: dict[str, type[Method]] = {
     "pll": PLL, "pll_fer": PLLFER, "rc": RC, "lw": LW, "pico": PiCO, "crpll": CRPLL,
 }  # fmt: skip
 METHODS: dict[str, type[Method]] = {**LEARNERS, **PLUG_INS, **PARTIAL, **baselines.ALONE, "ssfer": SSFER}
-
-
-class MethodError(Exception):
-    """An unknown method or option; the message is one line and names the valid ones."""
 
 
 def option_values(name: str, variant: Variant, options: Mapping[str, object]) -> dict[str, object]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ferbench.methods import Facts, Labelled, Method, Progress, build, option_values
+from ferbench.methods.partial import restrict, uniform, write_rows
 from ferbench.methods.partial_label.lw import two_sided
-from ferbench.methods.partial_label.partial import restrict, uniform, write_rows
 from ferbench.methods.partial_label.pico import PiCO, best_candidate
 
 # the worked example: two images, four classes

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ferbench.methods.base import MethodError
+
 Rule = Literal["L1", "L2", "L3", "L4"]
 Measure = Literal["iou", "psnr", "ssim", "fsim"]
 
@@ -66,8 +68,6 @@ def quality() -> Any:
     try:
         import piq
     except ImportError as error:
-        from ferbench.methods import MethodError  # which imports this module
-
         raise MethodError("kappa=ssim and kappa=fsim need piq: pip install 'ferbench[quality]'") from error
     return piq
 

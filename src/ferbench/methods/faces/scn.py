@@ -42,7 +42,7 @@ from ferbench.methods.blocks.limits import above_zero, not_negative, share
 from ferbench.methods.blocks.memory import latest
 from ferbench.methods.blocks.reduce import gather_rows
 from ferbench.methods.consistency import cross_entropy
-from ferbench.methods.partial_label.partial import in_order
+from ferbench.methods.partial import in_order
 from ferbench.methods.single import Single
 
 

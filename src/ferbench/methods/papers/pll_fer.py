@@ -37,7 +37,7 @@ from ferbench.methods.base import Labelled, Model, Prediction, Progress, StepRes
 from ferbench.methods.blocks.decoder import QueryDecoder, uniformity
 from ferbench.methods.blocks.reduce import Reduction, reduce
 from ferbench.methods.consistency import cross_entropy
-from ferbench.methods.partial_label.partial import PartialLabel, write_rows
+from ferbench.methods.partial import PartialLabel, write_rows
 
 Phi = Literal["centred", "sigmoid", "softmax"]
 

@@ -19,7 +19,7 @@ import torch
 
 from ferbench.methods.base import Facts, Labelled, Prediction, Progress, StepResult, Unlabelled, Views
 from ferbench.methods.blocks.reduce import Reduction, reduce
-from ferbench.methods.partial_label.partial import PartialLabel, restrict, write_rows
+from ferbench.methods.partial import PartialLabel, restrict, write_rows
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 from ferbench.methods.base import Facts, Labelled, Prediction, Progress, StepResult, Unlabelled
 from ferbench.methods.blocks.modes import kept_statistics
 from ferbench.methods.blocks.reduce import Reduction, reduce
-from ferbench.methods.partial_label.partial import PartialLabel, restrict, write_rows
+from ferbench.methods.partial import PartialLabel, restrict, write_rows
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from ferbench.methods.base import Facts, Labelled, Model, Prediction, Progress, 
 from ferbench.methods.blocks.reduce import Reduction, reduce
 from ferbench.methods.blocks.teacher import EmaTeacher
 from ferbench.methods.consistency import cross_entropy
-from ferbench.methods.partial_label.partial import PartialLabel, in_order, write_rows
+from ferbench.methods.partial import PartialLabel, in_order, write_rows
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ferbench.methods.base import Labelled, Prediction, Progress, StepResult, Unlabelled
 from ferbench.methods.blocks.reduce import Reduction, reduce
 from ferbench.methods.consistency import cross_entropy
-from ferbench.methods.partial_label.partial import PartialLabel
+from ferbench.methods.partial import PartialLabel
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ferbench.methods.base import Labelled, Prediction, Progress, StepResult, Un
 from ferbench.methods.blocks.modes import kept_statistics
 from ferbench.methods.blocks.reduce import Reduction, reduce
 from ferbench.methods.consistency import cross_entropy
-from ferbench.methods.partial_label.partial import PartialLabel, restrict, write_rows
+from ferbench.methods.partial import PartialLabel, restrict, write_rows
 
 
 @dataclass(frozen=True)
