@@ -24,11 +24,11 @@ from ferbench.methods import (
     StepResult,
     Unlabelled,
     Variant,
-    baselines,
     build,
     option_values,
 )
 from ferbench.methods.papers.remop import ReMoP
+from ferbench.methods.register import PAPERS
 
 
 class Call(NamedTuple):
@@ -145,10 +145,11 @@ def network() -> Callable[..., Network]:
     return Network
 
 
+BASELINE_PLUG_INS = PLUG_INS.keys() - set(PAPERS)
 PLAIN = ("vanilla", "fixmatch")  # the learners that the baselines' plug-ins are tried on
 COMBINATIONS = [
     *((name, None) for name in METHODS if name not in PLUG_INS),
-    *((name, learner) for name in PLUG_INS for learner in (PLAIN if name in baselines.PLUG_INS else LEARNERS)),
+    *((name, learner) for name in PLUG_INS for learner in (PLAIN if name in BASELINE_PLUG_INS else LEARNERS)),
 ]
 
 

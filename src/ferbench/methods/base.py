@@ -28,10 +28,6 @@ class Prediction(NamedTuple):
     logits: Tensor  # [B, K]
 
 
-class MethodError(Exception):
-    """An unknown method or option; the message is one line and names the valid ones."""
-
-
 class Model(Protocol):
     """What a method trains: an encoder with a linear head (`Classifier` in bench/training/networks is one).
 

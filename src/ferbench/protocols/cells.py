@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol as Structural
 from typing import TypeVar
 
-from ferbench.protocols.checks import nearest
 from ferbench.protocols.loader import load_protocol, protocol_names
 from ferbench.protocols.schema import (
     PUBLISHED_ONLY,
@@ -24,6 +23,7 @@ from ferbench.protocols.schema import (
     Split,
     Table,
 )
+from ferbench.validation import nearest
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ferbench.protocols.checks import build, nearest
 from ferbench.protocols.schema import (
     PUBLISHED_ONLY,
     REST,
@@ -30,6 +29,7 @@ from ferbench.protocols.schema import (
     Table,
     preset_for,
 )
+from ferbench.validation import build, nearest
 
 FOLDER = Path(__file__).parent
 CSV_HEADER = ["row", "column", "metric", "mean", "std"]
@@ -52,7 +52,7 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
         raise ProtocolError(f"{path}: cannot be read: {error}") from error
     _extend_recipes(raw, path)
     _extend_tables(raw, path)
-    protocol = build(Protocol, raw, str(path))
+    protocol = build(Protocol, raw, str(path), ProtocolError)
     tables = tuple(replace(table, published=_published(table, path)) for table in protocol.tables)
     protocol = replace(protocol, tables=tables, path=path, hash=_hash(path, tables))
     _check(protocol)
@@ -66,7 +66,7 @@ def _find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     path = path / "protocol.toml" if path.is_dir() else path
     if not path.is_file():
-        raise ProtocolError(f"no protocol '{name_or_path}'; {nearest(str(name_or_path), names, 'protocols')}")
+        raise ProtocolError(f"no protocol '{name_or_path}'; {nearest(str(name_or_path), names)}")
     return path
 
 
@@ -97,7 +97,7 @@ def _extend(own: Any, others: Mapping[str, Any], where: str) -> Any:
         return own
     name = str(own["extends"])
     if name not in others:
-        raise ProtocolError(f"{where}.extends: no '{name}' in this file; {nearest(name, others, 'names')}")
+        raise ProtocolError(f"{where}.extends: no '{name}' in this file; {nearest(name, others)}")
     if "extends" in others[name]:
         raise ProtocolError(f"{where}.extends: '{name}' extends another itself; only one level is allowed")
     return {**others[name], **{key: value for key, value in own.items() if key != "extends"}}
@@ -140,7 +140,7 @@ def _published_line(line: list[str], table: Table, where: str) -> tuple[tuple[st
 
 def _known(name: str, valid: Any, where: str) -> None:
     if name not in valid:
-        raise ProtocolError(f"{where}: no '{name}'; {nearest(name, valid, 'names')}")
+        raise ProtocolError(f"{where}: no '{name}'; {nearest(name, valid)}")
 
 
 def _check(protocol: Protocol) -> None:
@@ -152,7 +152,7 @@ def _check(protocol: Protocol) -> None:
         for key in (key for key in preset if "." in key):
             _known(key.rpartition(".")[0], protocol.recipes, f"{path}.presets.{name}.{key}")
         for recipe_name, recipe in protocol.recipes.items():
-            build(Recipe, {**vars(recipe), **preset_for(preset, recipe_name)}, f"{path}.presets.{name}")
+            build(Recipe, {**vars(recipe), **preset_for(preset, recipe_name)}, f"{path}.presets.{name}", ProtocolError)
     for name, split in protocol.splits.items():
         _check_split(split, f"{path}.splits.{name}")
     for name, pretraining in protocol.pretraining.items():
@@ -207,11 +207,11 @@ def _check_row_options(protocol: Protocol, table: Table, where: str) -> None:
         here = f"{where}.rows[{row.id}]"
         for name in sorted({row.split or column.split for column in table.columns} - {""}) if row.split_options else ():
             given = {key: value for key, value in vars(protocol.splits[name]).items() if value is not None}
-            split = build(Split, {**given, **row.split_options}, f"{here}.split_options")
+            split = build(Split, {**given, **row.split_options}, f"{here}.split_options", ProtocolError)
             _check_split(split, f"{here}.split_options")
         if row.recipe_options:
             recipe = vars(next(iter(protocol.recipes.values())))
-            build(Recipe, {**recipe, **row.recipe_options}, f"{here}.recipe_options")
+            build(Recipe, {**recipe, **row.recipe_options}, f"{here}.recipe_options", ProtocolError)
 
 
 def _check_names(protocol: Protocol, item: Row | Column, where: str) -> None:

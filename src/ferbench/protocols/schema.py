@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ferbench.errors import UserError
+
 Option = str | int | float | bool
 
 REST = "rest"  # the unlabelled images are those that the split leaves over
@@ -38,7 +40,7 @@ SPLIT_OPTIONAL: Mapping[str, tuple[str, ...]] = {
 SPLIT_ALWAYS = ("validation", "noise", "overlap")  # optional in every kind
 
 
-class ProtocolError(Exception):
+class ProtocolError(UserError):
     """A protocol file, or a name given for one, is wrong; one line: which file, which key, how to mend it."""
 
 

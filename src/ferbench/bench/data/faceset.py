@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbench.errors import UserError
+
 PARTS = ("train", "valid", "test")
 
 
-class DataError(Exception):
+class DataError(UserError):
     """Something is wrong with the user's data; the message says what, where and how to mend it, in one line."""
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ferbench.bench.data.faceset import DataError, FaceSet
-from ferbench.bench.data.reading.options import Value
 from ferbench.bench.pretraining.pretrain import pretrain
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import Pretraining, resolve
@@ -17,7 +16,7 @@ from ferbench.bench.tables.runs import Workspace, describe
 from ferbench.bench.training import processes, records
 from ferbench.bench.training.progress import Reporter
 from ferbench.protocols import Dataset, PretrainingRecipe, ProtocolError, load_protocol
-from ferbench.protocols.checks import build
+from ferbench.validation import Value, build
 
 FACES = "faces"  # the reader of a folder of images without labels
 
@@ -40,7 +39,7 @@ def resolve_command(
         raise DataError("nothing to pre-train on: give --dataset NAME[,NAME...] or --faces FOLDER")
     if faces:
         workspace.roots = {**workspace.roots, FACES: faces}
-    chosen = build(Settings, {**asdict(start), **settings}, "--set")
+    chosen = build(Settings, {**asdict(start), **settings}, "--set", ProtocolError)
     data = [_opened(name, given, workspace) for name, given in asked]
     return resolve(objective, {**base.options, **options}, chosen, data, seed, released=released)
 
@@ -58,7 +57,7 @@ def _recipe(name: str, objective: str) -> tuple[PretrainingRecipe, Settings, Map
         raise ProtocolError(f"{protocol.name} has no pre-training recipe for '{objective}'; it has: {there}")
     found = protocol.pretraining[objective]
     where = f"{protocol.path}.pretraining.{objective}.settings"
-    return found, build(Settings, {**asdict(Settings()), **found.settings}, where), protocol.datasets
+    return found, build(Settings, {**asdict(Settings()), **found.settings}, where, ProtocolError), protocol.datasets
 
 
 def _opened(name: str, options: Mapping[str, Value], workspace: Workspace) -> tuple[Mapping[str, Any], FaceSet]:

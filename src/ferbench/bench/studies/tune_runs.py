@@ -14,7 +14,7 @@ from ferbench.bench.tables.runs import Workspace, resolve_cell
 from ferbench.bench.training import records
 from ferbench.bench.training.state import Run
 from ferbench.protocols import Cell, ProtocolError, Recipe, select
-from ferbench.protocols.checks import build as build_checked
+from ferbench.validation import build as build_checked
 
 
 def one_cell(target: str) -> Cell:
@@ -46,7 +46,7 @@ def trial(cell: Cell, preset: str, rates: Mapping[str, float], held_out: float) 
     """
     cell = cell.before or cell
     protocol = cell.protocol
-    build_checked(Recipe, {**vars(cell.recipe(preset)), **rates}, "--bound")
+    build_checked(Recipe, {**vars(cell.recipe(preset)), **rates}, "--bound", ProtocolError)
     splits = {**protocol.splits, cell.split_name: replace(protocol.splits[cell.split_name], validation=held_out)}
     presets = {**protocol.presets, preset: {**protocol.presets[preset], **rates}}
     return replace(cell, protocol=replace(protocol, splits=splits, presets=presets))

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from ferbench.bench.data.faceset import FaceSet
-from ferbench.bench.data.reading.options import Value
 from ferbench.bench.data.splits.candidates import (
     Scores,
     Sets,
@@ -36,6 +35,7 @@ from ferbench.bench.training.records import Spec
 from ferbench.bench.training.state import Run, make_state, view_recipe
 from ferbench.methods import METHODS, MethodError
 from ferbench.protocols import Recipe
+from ferbench.validation import Value
 
 SCORES = "training.npz"
 

@@ -12,8 +12,7 @@ from typing import cast
 from torch import nn
 
 from ferbench.bench.data.faceset import DataError, FaceSet
-from ferbench.bench.data.preparing.cache import Progress
-from ferbench.bench.data.reading.options import Value, resolve_options
+from ferbench.bench.data.reading.reader import Progress
 from ferbench.bench.data.sets.readers import READERS, open_dataset
 from ferbench.bench.data.splits.draw import Split, make_split, with_taught_labels
 from ferbench.bench.data.splits.pool import Pool, as_unlabelled, for_testing, make_pool
@@ -26,6 +25,7 @@ from ferbench.bench.training.stages import Start, load_stage
 from ferbench.bench.training.state import Run
 from ferbench.methods import Variant, needs_boxes, option_values
 from ferbench.protocols import NONE, REST, Cell, Recipe
+from ferbench.validation import Value, resolve_options
 
 FULL = ("paper", "released")  # presets that are a recipe to the letter, or refuse
 
@@ -163,8 +163,9 @@ def describe(reader: str, options: Mapping[str, Value]) -> records.Spec:
 
     A reader that is not there yet is described by the options it was given; opening it says that it is missing.
     """
-    known = READERS.get(reader)
-    return {"reader": reader, "options": resolve_options(reader, known.options, options) if known else dict(options)}
+    if reader not in READERS:
+        return {"reader": reader, "options": dict(options)}
+    return {"reader": reader, "options": resolve_options(reader, READERS[reader].options, options, DataError)}
 
 
 def _candidates(cell: Cell) -> records.Spec:

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from ferbench import __version__
 from ferbench.bench.training.environment import commit, device_name, installed
+from ferbench.errors import UserError
 
 Spec = dict[str, Any]
 CHECKPOINT_FORMAT = 1
 
 
-class RunError(Exception):
+class RunError(UserError):
     """A run cannot start, continue or write; the message is one line that says where and how to mend it."""
 
 

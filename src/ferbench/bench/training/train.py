@@ -25,6 +25,7 @@ from ferbench.bench.training.evaluate import evaluate, finish
 from ferbench.bench.training.interrupt import Interrupted, StopRequest
 from ferbench.bench.training.progress import Reporter, Silent
 from ferbench.bench.training.state import Run, State, make_batches, make_state
+from ferbench.errors import UserError
 from ferbench.methods import (
     Ask,
     Labelled,
@@ -40,7 +41,7 @@ from ferbench.protocols.schema import Recipe
 LOG_EVERY = 50  # steps between looks at the device: the bar, and the check for NaN
 
 
-class TrainingError(Exception):
+class TrainingError(UserError):
     """Training went wrong (a loss is not finite); the message is one line."""
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ferbench.methods.base import MethodError
+from ferbench.methods.register import MethodError
 
 Rule = Literal["L1", "L2", "L3", "L4"]
 Measure = Literal["iou", "psnr", "ssim", "fsim"]

@@ -18,9 +18,9 @@ from ferbench.bench.data.preparing.decode import Settings, decode_image
 from ferbench.bench.data.preparing.listed import open_listed, prepare_listed
 from ferbench.bench.data.preparing.prepare import prepare_listing
 from ferbench.bench.data.reading.listing import DECODE_OPTIONS, Expected, Labelling, ListedSet, Listing, Options
-from ferbench.bench.data.reading.options import Option
 from ferbench.bench.data.reading.report import PreparedReport
 from ferbench.bench.data.reading.tree import walk_images
+from ferbench.validation import Option
 
 CLASSES = ("anger", "fear")
 DEFAULTS: Options = {name: option.default for name, option in DECODE_OPTIONS.items()}

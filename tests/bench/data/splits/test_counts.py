@@ -12,8 +12,8 @@ from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.splits.counts import RANGES, requested_counts
 from ferbench.bench.tables.runs import settings
 from ferbench.protocols import ProtocolError, Split, cells, load_protocol
-from ferbench.protocols.checks import build
 from ferbench.protocols.schema import SPLIT_ALWAYS, SPLIT_KEYS, SPLIT_OPTIONAL
+from ferbench.validation import build
 
 RAFDB = dict(surprise=1290, fear=281, disgust=717, happiness=4772, sadness=1982, anger=705, neutral=2524)
 AFFECTNET8 = dict(
@@ -131,7 +131,7 @@ def test_ranges_agree_with_those_of_protocols(key: str) -> None:
         if whole and "whole" in RANGES[key][1]:
             continue  # TOML tells 1.0 from 1, a split does not
         try:
-            build(Split, {"kind": kind, key: value}, "here")
+            build(Split, {"kind": kind, key: value}, "here", ProtocolError)
             allowed = True
         except ProtocolError:
             allowed = False

@@ -17,7 +17,7 @@ import shutil
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +30,6 @@ from ferbench.bench.data.faceset import DataError
 
 FORMAT = 1  # raise when the meaning of a stored array changes: older folders are then decoded again
 ABANDONED_S = 24 * 3600.0
-
-Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing.cache import Progress, writing
+from ferbench.bench.data.preparing.cache import writing
 from ferbench.bench.data.preparing.decode import BadImage, strict_limits, to_rgb
 from ferbench.bench.data.preparing.detect import Detector, Face, load_detector
 from ferbench.bench.data.preparing.partial import alone
 from ferbench.bench.data.reading.listing import Listing
+from ferbench.bench.data.reading.reader import Progress
 from ferbench.bench.data.reading.textfile import columns_of, csv_rows, number, text_of
 
 USER_FILE = "faces.csv"

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError, FaceSet
-from ferbench.bench.data.preparing.cache import Prepared, Progress, load_prepared, recall, remember
+from ferbench.bench.data.preparing.cache import Prepared, load_prepared, recall, remember
 from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
 from ferbench.bench.data.preparing.listed_report import listed_report
 from ferbench.bench.data.preparing.prepare import prepare_listing
 from ferbench.bench.data.reading.listing import DECODE_OPTIONS, Column, Labelling, ListedSet, Options, part_codes
-from ferbench.bench.data.reading.options import Value, resolve_options
+from ferbench.bench.data.reading.reader import Progress, Reader, Request
 from ferbench.bench.data.reading.report import PreparedReport
 from ferbench.bench.data.reading.tree import nothing_found, reading
+from ferbench.validation import Value, resolve_options
 
 
 def prepare_listed(
@@ -32,7 +33,7 @@ def prepare_listed(
     progress: Progress | None = None,
 ) -> PreparedReport:
     """Scan, verify and decode the copy at `root` unless that was done before, and report on it. Raises DataError."""
-    chosen = resolve_options(dataset.name, dataset.options, options)
+    chosen = resolve_options(dataset.name, dataset.options, options, DataError)
     if root is None:
         raise DataError(
             f"{dataset.name} needs your copy of the files: run `ferbench prepare {dataset.name} --root PATH`"
@@ -59,7 +60,7 @@ def open_listed(
 
     The user's files are not looked at again once they are prepared: after changing them, prepare again.
     """
-    chosen = resolve_options(dataset.name, dataset.options, options)
+    chosen = resolve_options(dataset.name, dataset.options, options, DataError)
     folder = recall(_note(dataset, chosen, root), cache)
     if folder is None and root is None:
         root, partial = _last_root(dataset, cache)
@@ -141,3 +142,23 @@ def _deduplicated(
         return train, test
     train, test = (some[np.sort(np.unique(same[some], return_index=True)[1])] for some in (train, test))
     return (train[~np.isin(same[train], same[test])] if dedupe == "cross" else train), test
+
+
+def listed_reader(dataset: ListedSet) -> Reader:
+    """The reader of a data set on the listing framework."""
+
+    def prepare(request: Request) -> PreparedReport:
+        return prepare_listed(
+            dataset,
+            request.options,
+            root=request.root,
+            cache=request.cache,
+            partial=request.partial,
+            threads=request.threads,
+            progress=request.progress,
+        )
+
+    def open_set(request: Request) -> FaceSet:
+        return open_listed(dataset, request.options, root=request.root, cache=request.cache, progress=request.progress)
+
+    return Reader(dataset.name, dataset.summary, dataset.options, dataset.root_env, prepare, open_set)

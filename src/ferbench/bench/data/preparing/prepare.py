@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.cache import (
+from ferbench.bench.data.reading.reader import Progress
     FORMAT,
     Prepared,
     Progress,

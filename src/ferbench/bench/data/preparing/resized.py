@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing.cache import Prepared, Progress, load_prepared, write_prepared
+from ferbench.bench.data.preparing.cache import Prepared, load_prepared, write_prepared
 from ferbench.bench.data.preparing.partial import finished
 from ferbench.bench.data.preparing.stored_form import LARGEST, SMALLEST
+from ferbench.bench.data.reading.reader import Progress
 
 CHUNK = 256
 

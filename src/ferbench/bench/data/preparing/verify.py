@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ferbench.bench.data.faceset import PARTS, DataError
 from ferbench.bench.data.preparing.cache import FORMAT
 from ferbench.bench.data.reading.listing import Expected, Listing
-from ferbench.bench.data.reading.options import Value
 from ferbench.bench.data.reading.tree import clean_path
+from ferbench.validation import Value
 
 MOST_BYTES = 256 * 2**20  # no image file of a face data set is that large
 NAMED = 3

@@ -10,7 +10,7 @@ To add a data set:
    the same listing); `tree.py` lists images and class folders, `textfile.py` reads label files line by
    line, `names.py` turns codes and words into canonical class names. Where nothing fits raise DataError with what was
    expected; recognise unsuitable re-packs and say why they are refused.
-2. A `ListedSet`, registered in `readers.py`: `listed_reader(MYSET)`.
+2. A `ListedSet`, with a line of `sets/readers.py` that says where it is.
 3. `relabel`, only where options change labels, parts or classes without another look at the files.
 4. A generator of a tiny tree in each layout, `fake_<data set>.py`, listed in `fakes.py`.
 """
@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import PARTS, DataError
-from ferbench.bench.data.reading.options import Option, Value
 from ferbench.bench.data.reading.report import LabelFileNote
+from ferbench.validation import Option, Value
 
 Column = NDArray[Any]
 Options = Mapping[str, Value]

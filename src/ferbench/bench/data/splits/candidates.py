@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError, FaceSet
-from ferbench.bench.data.reading.options import Option, Value, resolve_options
 from ferbench.bench.data.sets.ferplus.labels import CLASSES, COLUMNS, decide
+from ferbench.validation import Option, Value, resolve_options
 
 Sets = NDArray[np.bool_]
 Scores = NDArray[np.float32]
@@ -63,7 +63,7 @@ def candidate_options(kind: str, given: Mapping[str, Value]) -> dict[str, Value]
     """Every option of this kind of candidate sets, checked. Raises DataError."""
     if kind not in MAKERS:
         raise DataError(f"unknown candidate sets '{kind}'; valid: {', '.join(MAKERS)}")
-    values = resolve_options(f"candidates {kind}", MAKERS[kind].options, given)
+    values = resolve_options(f"candidates {kind}", MAKERS[kind].options, given, DataError)
     for key, (valid, wording) in RANGES.items():
         if key in values and not valid(float(values[key])):
             raise DataError(f"candidates {kind}: {key} must be {wording}, not {values[key]}")

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ferbench.bench.training.networks.vit_weights import fit_positions, of_decoder
+from ferbench.errors import UserError
 from ferbench.methods import Prediction
 
 
-class WeightsError(Exception):
+class WeightsError(UserError):
     """A weight file is missing or does not fit; the message is one line."""
 
 

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from ferbench.bench.data.faceset import DataError, FaceSet
-from ferbench.bench.data.reading.options import resolve_options
 from ferbench.bench.data.sets.ferplus import prepare as ferplus_prepare
 from ferbench.bench.data.sets.ferplus.labels import CLASSES, COLUMNS
 from ferbench.bench.data.sets.readers import READERS, open_dataset, prepare_dataset
+from ferbench.validation import resolve_options
 
 FOLDERS = ("FER2013Train", "FER2013Valid", "FER2013Test")
 USAGES = ("Training", "PublicTest", "PrivateTest")
@@ -149,7 +149,7 @@ OPTIONS: tuple[tuple[dict[str, str | int], list[int], list[int]], ...] = (
 def test_options(folders: Path, options: dict[str, str | int], train: list[int], test: list[int]) -> None:
     data = opened(folders, **options)
     assert data.train.tolist() == train and data.test.tolist() == test
-    assert data.options == resolve_options("ferplus", READERS["ferplus"].options, options)
+    assert data.options == resolve_options("ferplus", READERS["ferplus"].options, options, DataError)
     assert data.fingerprint != opened(folders).fingerprint
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.reading.options import Option, Value, resolve_options
 from ferbench.bench.data.sets.readers import READERS, open_dataset, prepare_dataset
+from ferbench.validation import Option, Value, resolve_options
 
 
 @pytest.fixture(autouse=True)
@@ -110,5 +110,5 @@ def test_defaults_are_allowed_and_explained(name: str) -> None:
     [(1, "2", 2), (0.5, "2", 2.0), (0.5, 2, 2.0), (False, "true", True), (True, False, False), ("a", "b", "b")],
 )
 def test_values_take_the_type_of_the_default(default: Value, given: Value, expected: Value) -> None:
-    value = resolve_options("toy", {"x": Option(default, "help")}, {"x": given})["x"]
+    value = resolve_options("toy", {"x": Option(default, "help")}, {"x": given}, DataError)["x"]
     assert value == expected and type(value) is type(expected)

@@ -15,10 +15,10 @@ import numpy as np
 
 from ferbench.bench.data.faceset import PARTS, DataError
 from ferbench.bench.data.reading.listing import Column, Expected, Labelling, ListedSet, Listing, Options
-from ferbench.bench.data.reading.options import Option
 from ferbench.bench.data.reading.textfile import note, text_of
 from ferbench.bench.data.reading.tree import first_folder, nothing_found
 from ferbench.bench.data.sets.adience.folds import AGE_GROUPS, GENDERS, Face, nearest_group, parse_fold
+from ferbench.validation import Option
 
 NAME = "adience"
 ACCESS = "Adience is given out by form, see https://talhassner.github.io/home/projects/Adience/Adience-data.html"

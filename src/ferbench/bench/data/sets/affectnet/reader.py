@@ -16,12 +16,12 @@ import numpy as np
 from ferbench.bench.data.faceset import PARTS, DataError
 from ferbench.bench.data.reading.listing import Column, Labelling, ListedSet, Listing, Options
 from ferbench.bench.data.reading.names import AFFECTNET, EMOTIONS
-from ferbench.bench.data.reading.options import Option
 from ferbench.bench.data.reading.textfile import csv_file
 from ferbench.bench.data.reading.tree import class_folders, first_folder, image_names, nothing_found, subfolders
 from ferbench.bench.data.sets.affectnet.csv import read_csv_release
 from ferbench.bench.data.sets.affectnet.npy import read_leaf_arrays, read_npy_release
 from ferbench.bench.data.sets.affectnet.rows import Rows, access, to_listing
+from ferbench.validation import Option
 
 TREES = ("AffectNet", "AffectNet-8", "split")
 SEVEN = EMOTIONS[:7]

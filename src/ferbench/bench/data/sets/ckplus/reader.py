@@ -16,9 +16,9 @@ import numpy as np
 from ferbench.bench.data.faceset import PARTS, DataError
 from ferbench.bench.data.reading.listing import Expected, ListedSet, Listing, Options
 from ferbench.bench.data.reading.names import canonical
-from ferbench.bench.data.reading.options import Option
 from ferbench.bench.data.reading.tree import first_folder, image_names, nothing_found, subfolders
 from ferbench.bench.data.sets.ckplus.files import hulls, read_emotions, read_landmarks, sequences
+from ferbench.validation import Option
 
 NAME = "ckplus"
 ACCESS = "CK+ is given out under a signed agreement, see https://www.jeffcohn.net/Resources/"

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing.cache import Progress
 from ferbench.bench.data.reading.pixel_table import SIDE, USAGES, pixel_rows
+from ferbench.bench.data.reading.reader import Progress
 from ferbench.bench.data.sets.ferplus.csv import VoteTable
 from ferbench.bench.data.sets.ferplus.source import FOLDERS
 

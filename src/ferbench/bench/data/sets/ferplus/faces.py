@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbench.bench.data.preparing.cache import Prepared, Progress
+from ferbench.bench.data.preparing.cache import Prepared
 from ferbench.bench.data.preparing.face_boxes import Faces, find_faces
 from ferbench.bench.data.reading.listing import Listing
+from ferbench.bench.data.reading.reader import Progress
 
 SOURCES = ("none", "csv", "haar", "mtcnn")  # as other readers have them, which have "dataset" besides
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
-from ferbench.bench.data.preparing.cache import Prepared, Progress, load_prepared, remember, write_prepared
+from ferbench.bench.data.preparing.cache import Prepared, load_prepared, remember, write_prepared
 from ferbench.bench.data.preparing.resized import resized
-from ferbench.bench.data.reading.options import Value, resolve_options
 from ferbench.bench.data.reading.pixel_table import SIDE
+from ferbench.bench.data.reading.reader import Progress
 from ferbench.bench.data.reading.report import LabelFileNote, PreparedReport
 from ferbench.bench.data.sets.ferplus.checks import check_columns, count_differences, count_table, duplicate_notices
 from ferbench.bench.data.sets.ferplus.csv import VoteTable
@@ -25,6 +25,7 @@ from ferbench.bench.data.sets.ferplus.faces import ferplus_faces
 from ferbench.bench.data.sets.ferplus.index import build_index, image_id, sources_in
 from ferbench.bench.data.sets.ferplus.reader import NAME, OPTIONS, open_ferplus
 from ferbench.bench.data.sets.ferplus.source import FOLDERS, Source, find_source, reading
+from ferbench.validation import Value, resolve_options
 
 # Two rows of FER2013 bear this name; Microsoft's script lets the second, a warning sign, overwrite the first's face.
 PLACEHOLDER = "FER2013Test/fer0033120.png"
@@ -55,7 +56,7 @@ def prepare_ferplus(
     if not partial:
         _refuse(root, prepared.meta["differences"])
     remember(NAME, folder)
-    chosen = resolve_options(NAME, OPTIONS, options or {})
+    chosen = resolve_options(NAME, OPTIONS, options or {}, DataError)
     if "source" not in (options or {}):
         chosen["source"] = sources_in(prepared.index)[0]
     arguments: dict[str, Any] = chosen

@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
-from ferbench.bench.data.preparing.cache import Prepared, Progress, load_prepared
+from ferbench.bench.data.preparing.cache import Prepared, load_prepared
 from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
 from ferbench.bench.data.preparing.resized import resized
-from ferbench.bench.data.reading.options import Option, resolve_options
+from ferbench.bench.data.reading.reader import Progress
 from ferbench.bench.data.sets.ferplus.faces import SOURCES as FACES
 from ferbench.bench.data.sets.ferplus.faces import ferplus_faces
 from ferbench.bench.data.sets.ferplus.index import image_votes
 from ferbench.bench.data.sets.ferplus.labels import CLASSES, RULES, SEVERAL_LABELS, decide
 from ferbench.bench.data.sets.ferplus.source import SOURCES
+from ferbench.validation import Option, resolve_options
 
 NAME = "ferplus"
 _PARTS = ("train", "valid", "test", "train+valid", "train+test", "valid+test", "train+valid+test")
@@ -79,7 +80,7 @@ def open_ferplus(
         **({"size": size} if size else {}),
         **({"faces": faces} if faces != "none" else {}),
     }
-    resolve_options(NAME, OPTIONS, options)
+    resolve_options(NAME, OPTIONS, options, DataError)
     if set(train_parts.split("+")) & set(test_parts.split("+")):
         raise DataError(f"{NAME}: train_parts={train_parts} and test_parts={test_parts} overlap; choose separate parts")
     stored = load_prepared(prepared, NAME)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from ferbench.bench.data.faceset import PARTS, DataError
 from ferbench.bench.data.reading.listing import ListedSet, Listing, Options
 from ferbench.bench.data.reading.names import canonical
-from ferbench.bench.data.reading.options import Option
 from ferbench.bench.data.reading.textfile import csv_rows, note, number, text_of
 from ferbench.bench.data.reading.tree import clean_path
 from ferbench.bench.data.sets.own.free_classes import CODES_OPTION, Classes, order_classes
+from ferbench.validation import Option
 
 NAME = "csv"
 ACCESS = "a data set of your own: a table with the columns path and label beside the images"

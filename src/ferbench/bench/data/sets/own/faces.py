@@ -13,8 +13,8 @@ import numpy as np
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.reading.listing import ListedSet, Listing, Options
-from ferbench.bench.data.reading.options import Option
 from ferbench.bench.data.reading.tree import nothing_found, walk_images
+from ferbench.validation import Option
 
 NAME = "faces"
 ACCESS = "any images of faces that you may use: no labels, no order"

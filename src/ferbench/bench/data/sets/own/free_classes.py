@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.reading.names import AFFECTNET, CKEXTENDED, CKPLUS, EMOTIONS, FER2013, RAFDB, canonical
-from ferbench.bench.data.reading.options import Option
+from ferbench.validation import Option
 
 CODES: Mapping[str, Mapping[int, str]] = {
     "none": {}, "rafdb": RAFDB, "affectnet": AFFECTNET, "fer2013": FER2013, "ckplus": CKPLUS, "ckextended": CKEXTENDED,

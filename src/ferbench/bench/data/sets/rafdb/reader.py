@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from ferbench.bench.data.faceset import PARTS, DataError
 from ferbench.bench.data.reading.listing import Column, Labelling, ListedSet, Listing, Options
 from ferbench.bench.data.reading.names import RAFDB, RAFDB_COMPOUND
-from ferbench.bench.data.reading.options import Option
 from ferbench.bench.data.reading.textfile import note
 from ferbench.bench.data.reading.tree import archives_in, first_folder, nothing_found
 from ferbench.bench.data.sets.rafdb.lists import PARTITION, read_boxes, read_landmarks
 from ferbench.bench.data.sets.rafdb.repacks import read_folders, read_private_lists
 from ferbench.bench.data.sets.rafdb.rows import NAME, NOISE, noisy_columns, rafdb_listing, read_rows
+from ferbench.validation import Option
 
 ACCESS = "RAF-DB is given to institutions on request by e-mail, see http://www.whdeng.cn/RAF/model1.html"
 TREES = ("RAF-DB", "RAFDB", "RAF_DB", "raf-basic", "DATASET")

@@ -15,7 +15,6 @@ import numpy as np
 from ferbench.bench.data.faceset import PARTS, DataError
 from ferbench.bench.data.preparing.decode import BadImage, header
 from ferbench.bench.data.reading.listing import Expected, ListedSet, Listing, Options
-from ferbench.bench.data.reading.options import Option
 from ferbench.bench.data.reading.tree import (
     archives_in,
     class_folders,
@@ -24,6 +23,7 @@ from ferbench.bench.data.reading.tree import (
     nothing_found,
     subfolders,
 )
+from ferbench.validation import Option
 
 NAME = "sfew"
 ACCESS = "SFEW is given out under the EmotiW licence, see https://users.cecs.anu.edu.au/~few_group/AFEW.html"

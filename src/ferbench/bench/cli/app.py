@@ -16,7 +16,6 @@ from rich.table import Table as RichTable
 
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.preparing.cache import cache_root
-from ferbench.bench.data.reading.options import Value
 from ferbench.bench.data.sets.fake import make_fake
 from ferbench.bench.data.sets.fakes import FAKES
 from ferbench.bench.data.sets.readers import open_dataset, prepare_dataset
@@ -47,7 +46,8 @@ from ferbench.bench.training.stages import finished_start
 from ferbench.bench.training.train import TrainingError, train
 from ferbench.methods import MethodError, Variant
 from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol, protocol_names, select
-from ferbench.protocols.checks import build as build_checked
+from ferbench.validation import Value
+from ferbench.validation import build as build_checked
 
 # click's UsageError, or that of the copy of click which newer versions of typer hold.
 UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])

@@ -1,0 +1,47 @@
+"""FERPlus as a reader: from a request to its report or its face set."""
+
+from __future__ import annotations
+
+from ferbench.bench.data.faceset import DataError, FaceSet
+from ferbench.bench.data.preparing.cache import recall
+from ferbench.bench.data.reading.reader import Reader, Request, arguments
+from ferbench.bench.data.reading.report import PreparedReport
+from ferbench.bench.data.sets.ferplus.prepare import prepare_ferplus, prepared_folder
+from ferbench.bench.data.sets.ferplus.reader import NAME, OPTIONS, open_ferplus
+from ferbench.bench.data.sets.ferplus.source import find_source
+
+
+def _prepare(request: Request) -> PreparedReport:
+    if request.root is None:
+        raise DataError("ferplus needs your copy of the files: run `ferbench prepare ferplus --root PATH`")
+    return prepare_ferplus(
+        request.root,
+        request.cache,
+        options=request.options,
+        partial=request.partial,
+        threads=request.threads,
+        progress=request.progress,
+    )
+
+
+def _open(request: Request) -> FaceSet:
+    if request.root is None:
+        folder = recall(NAME, request.cache)
+        if folder is None:
+            raise DataError("ferplus is not prepared: run `ferbench prepare ferplus --root PATH`")
+    else:
+        folder = prepared_folder(find_source(request.root), request.cache)
+        if not folder.is_dir():
+            prepare_ferplus(request.root, request.cache, progress=request.progress)
+    chosen = arguments(NAME, OPTIONS, request)
+    return open_ferplus(folder, **chosen, progress=request.progress)
+
+
+FERPLUS = Reader(
+    NAME,
+    "FERPlus: 35,710 grey 48 x 48 faces, ten votes each; needs your copy of FER2013",
+    OPTIONS,
+    "FERBENCH_FERPLUS_ROOT",
+    _prepare,
+    _open,
+)
