@@ -23,8 +23,8 @@ import pytest
 from ferbench.bench.data.faceset import PARTS, FaceSet
 from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
 from ferbench.bench.data.splits.draw import make_split
-from ferbench.bench.tables.candidate_sets import candidate_settings
-from ferbench.bench.tables.runs import Workspace, make_run, method_settings
+from ferbench.bench.tables.runs import Workspace, make_run
+from ferbench.bench.tables.settings import candidate_settings, method_settings
 from ferbench.bench.training.state import Run
 from ferbench.protocols import REST, Recipe
 from ferbench.protocols.loader import FOLDER
@@ -126,6 +126,7 @@ def ferbench(
 ) -> Callable[..., Finished]:
     """Runs the command line in this process and in `tmp_path`, without a data set of the user's own."""
     from ferbench.bench import cli
+    from ferbench.bench.cli import app
 
     monkeypatch.setenv("FERBENCH_CACHE", str(drawn_faces))
     monkeypatch.delenv("FERBENCH_FERPLUS_ROOT", raising=False)
@@ -134,7 +135,7 @@ def ferbench(
     def call(*arguments: object) -> Finished:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["ferbench", *map(str, arguments)])
-        monkeypatch.setattr(cli, "console", Console(width=200))  # a console keeps the stdout it was made with
+        monkeypatch.setattr(app, "_console", Console(width=200))  # a console keeps the stdout it was made with
         with pytest.raises(SystemExit) as ended:
             cli.main()
         captured = capsys.readouterr()

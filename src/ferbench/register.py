@@ -55,6 +55,11 @@ class Register(Mapping[str, T], Generic[T]):
             raise self._error(unknown(self.kind, name, self))
         return self[name]
 
+    def place(self, name: str) -> str:
+        """Where the thing called `name` is, as "MODULE:ATTRIBUTE", known without importing it."""
+        place = self._places[name]
+        return place if isinstance(place, str) else f"{getattr(place, '__module__', '')}:{name}"
+
     def add(self, name: str, thing: str | T) -> None:
         """Register a thing, or the place of one. Raises the register's error for a name that is taken."""
         if name in self._places:

@@ -11,7 +11,7 @@ import pytest
 
 from ferbench.bench.data.sets.fake import make_fake
 from ferbench.bench.data.sets.fakes import FAKES
-from ferbench.bench.tables.runs import settings
+from ferbench.bench.tables.settings import settings
 from ferbench.methods import Variant
 from ferbench.protocols import select
 

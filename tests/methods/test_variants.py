@@ -45,9 +45,7 @@ def test_usb(name: str) -> None:
     assert {key: values[key] for key in TOOLBOX[name]} == TOOLBOX[name]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in METHODS if name not in {*PAPERS, *PARTIAL_LABEL, "vanilla", "fixmatch"}]
-)
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in {*PAPERS, *PARTIAL_LABEL}])
 @pytest.mark.parametrize("variant", ["paper", "released", "usb"])
 def test_every_variant_passes_its_own_limits(name: str, variant: Any) -> None:
     assert option_values(name, variant, {})

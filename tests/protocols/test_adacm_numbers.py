@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ferbench.bench.tables.runs import settings
+from ferbench.bench.tables.settings import settings
 from ferbench.protocols import Published, Split, load_protocol, select
 
 PROTOCOL = load_protocol("adacm")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ferbench.bench.data.splits.candidates import candidate_options
-from ferbench.bench.tables.runs import settings
+from ferbench.bench.tables.settings import settings
 from ferbench.bench.training.length import fitted
 from ferbench.methods import option_values
 from ferbench.protocols import Row, load_protocol, select

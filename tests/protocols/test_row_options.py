@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ferbench.bench.data.sets.readers import READERS
-from ferbench.bench.tables.runs import describe
+from ferbench.bench.tables.settings import describe
 from ferbench.methods import LEARNERS, METHODS, PLUG_INS, option_values
 from ferbench.protocols import Protocol, Row, load_protocol, protocol_names
 

@@ -14,20 +14,31 @@ import pytest
 import torch
 from PIL import Image
 
-from ferbench.bench import cli
 from ferbench.protocols.loader import FOLDER
 
 Command = Callable[..., Any]
 
 TRAIN = {
     "unknown method": (["fixmatsch"], "unknown method 'fixmatsch'; did you mean 'fixmatch'?"),
-    "unknown method option": (["fixmatch", "--option", "treshold=1"], "unknown option 'treshold' for fixmatch;"),
-    "text for a number": (["fixmatch", "--option", "threshold=high"], "'threshold' of fixmatch cannot be 'high'"),
-    "unknown choice": (["remop", "--option", "etf=x"], "'etf' of remop cannot be 'x'; it takes 'paper', 'released'"),
-    "misspelt reduction": (["vanilla", "--option", "reduction=maen"], "cannot be 'maen'; it takes 'mean', 'sum'"),
-    "number for true": (["remop", "--option", "mixture_at_test=3"], "'mixture_at_test' of remop cannot be 3; it takes"),
-    "unknown learner": (["remop", "--option", "learner=x"], "unknown learner 'x' for remop"),
-    "option without value": (["fixmatch", "--option", "joint"], "option joint: write it as NAME=VALUE"),
+    "unknown method option": (
+        ["fixmatch", "--option", "treshold=1"],
+        "fixmatch: unknown option 'treshold'; did you mean 'threshold'?",
+    ),
+    "text for a number": (
+        ["fixmatch", "--option", "threshold=high"],
+        "fixmatch.threshold: expected a number, got 'high'",
+    ),
+    "unknown choice": (["remop", "--option", "etf=x"], "remop.etf: 'x' is not known; valid: paper, released"),
+    "misspelt reduction": (
+        ["vanilla", "--option", "reduction=maen"],
+        "vanilla.reduction: 'maen' is not known; did you mean 'mean'?",
+    ),
+    "number for true": (
+        ["remop", "--option", "mixture_at_test=3"],
+        "remop.mixture_at_test: expected true or false, got 3",
+    ),
+    "unknown learner": (["remop", "--option", "learner=x"], "remop: unknown learner 'x'; valid: vanilla"),
+    "option without value": (["fixmatch", "--option", "joint"], "--option joint: write it as NAME=VALUE"),
     "unknown recipe key": (["vanilla", "--recipe", "epoch=3"], "--recipe: unknown key 'epoch'; did you mean 'epochs'?"),
     "recipe out of range": (["vanilla", "--recipe", "epochs=0"], "--recipe.epochs: must be at least 1, got 0"),
     "recipe of another type": (["vanilla", "--recipe", "lr=fast"], "--recipe.lr: expected a number, got 'fast'"),
@@ -37,8 +48,11 @@ TRAIN = {
         ["vanilla", "--recipe", "weights=msceleb", "--weights", "msceleb=no.pth"],
         "no.pth: cannot be read: No such",
     ),
-    "unknown data set": (["vanilla", "--dataset", "rafdbb"], "unknown data set 'rafdbb'; data sets: ferplus"),
-    "unknown reader option": (["vanilla", "--data-option", "scal=1"], "unknown option 'scal' for synthetic; options:"),
+    "unknown data set": (["vanilla", "--dataset", "rafdbb"], "unknown data set 'rafdbb'; did you mean 'rafdb'?"),
+    "unknown reader option": (
+        ["vanilla", "--data-option", "scal=1"],
+        "synthetic: unknown option 'scal'; did you mean 'scale'?",
+    ),
     "data that is not there": (["vanilla", "--dataset", "ferplus"], "ferplus is not prepared: run `ferbench prep"),
     "missing root": (
         ["vanilla", "--dataset", "ferplus", "--root", "ferplus=/no/where"],
@@ -51,15 +65,15 @@ TRAIN = {
     ),
     "unknown split": (["vanilla", "--split", "long_tail:n1=4"], "unknown split recipe 'long_tail'; valid: full, long"),
     "missing split parameter": (["vanilla", "--split", "long_tailed:n1=4"], "split long_tailed: needs 'gamma'"),
-    "split parameter": (["vanilla", "--split", "balanced:per_class=x"], "--split: per_class takes a number, not 'x'"),
+    "split parameter": (["vanilla", "--split", "balanced:per_class=x"], "--split: per_class must be a number, not 'x'"),
     "broken split file": (["vanilla", "--split", "broken.json"], "broken.json: not a readable split file"),
     "no unlabelled images": (["fixmatch", "--split", "full"], "there are no unlabelled images to draw from"),
-    "unknown variant": (["vanilla", "--variant", "both"], "unknown variant 'both'; valid: paper, released"),
+    "unknown variant": (["vanilla", "--variant", "both"], "--variant: unknown variant 'both'; valid: paper, released"),
     "unknown preset": (["vanilla", "--preset", "gpu"], "demo has no preset 'gpu'; it has: cpu"),
     "unknown protocol": (["vanilla", "--like", "dmeo/synthetic"], "no protocol 'dmeo'; did you mean 'demo'?"),
-    "unknown recipe": (["vanilla", "--like", "demo/x"], "protocol demo has no recipe 'x'; it has: synthetic"),
+    "unknown recipe": (["vanilla", "--like", "demo/x"], "protocol demo: unknown recipe 'x'; valid: synthetic"),
     "unknown flag": (["vanilla", "--sed", "3"], "No such option: --sed (Possible options: --preset, --seed)"),
-    "no method": ([], "Missing argument 'method'. (see ferbench --help)"),
+    "no method": ([], "Missing argument 'method'. (see ferbench train --help)"),
     "results below a file": (["vanilla", "--results", "broken.json/x"], "Not a directory; choose another --results"),
     "too much memory": (["vanilla", "--recipe", "crop_padding=200000"], "out of memory; try a smaller batch_size"),
     "absurd learning rate": (
@@ -81,22 +95,25 @@ def test_train(ferbench: Command, tiny_arguments: list[str], tmp_path: Path, mis
 
 OTHERS = {
     "unknown command": (["trian"], "No such command 'trian'"),
-    "unknown list": (["list", "x"], "cannot list 'x'; valid: methods, protocols, datasets"),
+    "unknown list": (["list", "x"], "unknown list 'x'; valid: methods, protocols, datasets"),
     "unknown protocol": (["reproduce", "remo/4"], "no protocol 'remo'; did you mean 'remop'?"),
     "unknown table": (["reproduce", "remop/9"], "remop has no table '9'; it has: 1, 2, 3, 4, 5"),
     "unknown row": (["reproduce", "remop/4/fixmach"], "has no row 'fixmach' (did you mean 'fixmatch'?)"),
     "unknown column": (["reproduce", "remop/4/fixmatch/x"], "table 4 of remop has no column 'x'; it has: ckplus"),
-    "unknown --column": (["reproduce", "remop/4", "--column", "x"], "remop/4 has no column 'x'; it has: ckplus"),
+    "unknown --column": (["reproduce", "remop/4", "--column", "x"], "remop/4: unknown column 'x'; valid: ckplus"),
     "too many parts": (["reproduce", "remop/4/a/b/c"], "has too many parts; write PAPER/TABLE/ROW/COLUMN"),
     "unknown preset": (["reproduce", "demo", "--preset", "gpu"], "demo has no preset 'gpu'; it has: cpu"),
     "no seed": (["reproduce", "demo", "--seeds", "0"], "Invalid value for '--seeds'"),
     "nothing to run": (["reproduce", "remop/4", "--preset", "cpu"], "remop/4: nothing can be run; the lines above"),
     "missing weights": (["reproduce", "remop/4", "--jobs", "1"], "remop/4: nothing can be run; the lines above"),
-    "unknown selection": (["leaderboard", "--selection", "best"], "unknown selection 'best'; valid: last, best-on-val"),
+    "unknown selection": (
+        ["leaderboard", "--selection", "best"],
+        "--selection: unknown selection 'best'; valid: last, best-on-val",
+    ),
     "leaderboard below a file": (["leaderboard", "--results", "file/x"], "cannot write file/x/leaderboard.csv: Not a"),
     "reader option": (
         ["prepare", "synthetic", "--option", "classes=9"],
-        "'classes' for synthetic cannot be 9; choices",
+        "synthetic.classes: 9 is not known; valid: 7, 8",
     ),
     "missing root": (["prepare", "ferplus", "--root", "nowhere"], "no such folder: nowhere; --root"),
     "no root": (["prepare", "ferplus"], "ferplus needs your copy of the files: run `ferbench prepare"),
@@ -301,7 +318,7 @@ def test_out_of_memory(
     def refuse(*args: Any, **named: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "train", refuse)
+    monkeypatch.setattr("ferbench.bench.training.train.train", refuse)
     done = ferbench("train", "vanilla", *tiny_arguments)
     assert done.code == 2 and "out of memory; try a smaller batch_size or input_size" in done.error()
 
@@ -310,7 +327,7 @@ def test_ctrl_c_before_a_run(ferbench: Command, tiny_arguments: list[str], monke
     def interrupt(*args: Any, **named: Any) -> None:
         os.kill(os.getpid(), 2)
 
-    monkeypatch.setattr(cli, "make_split", interrupt)
+    monkeypatch.setattr("ferbench.bench.data.splits.draw.make_split", interrupt)
     done = ferbench("train", "vanilla", *tiny_arguments)
     assert done.code == 130 and "stopped; what was saved before is kept" in done.error()
 
@@ -321,6 +338,6 @@ def test_a_mistake_of_ours_is_not_hidden(
     def wrong(*args: Any, **named: Any) -> None:
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(cli, "train", wrong)
+    monkeypatch.setattr("ferbench.bench.training.train.train", wrong)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         ferbench("train", "vanilla", *tiny_arguments)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from ferbench.bench.tables import reproduce
+from ferbench.bench.tables import listing, reproduce
 from ferbench.bench.tables.reproduce import claimed
 from ferbench.bench.training import records
 from ferbench.bench.training import train as loop
@@ -29,7 +29,7 @@ Command = Callable[..., Any]
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("methods", ["vanilla", "fixmatch", "remop", "threshold=0.95", "Sohn"]),
+        ("methods", ["vanilla", "fixmatch", "remop", "plug-in", "the confident prediction on a weak view"]),
         ("protocols", ["demo/1", "remop/1", "remop/5"]),
         ("datasets", ["synthetic", "ferplus", "scale=0.35"]),
     ],
@@ -40,6 +40,44 @@ def test_list(ferbench: Command, what: str, words: list[str]) -> None:
     for word in words:
         assert word in done.out
     assert all(word in ferbench("list").out for word in words)
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "words"),
+    [
+        (
+            "methods",
+            "fixmatch",
+            ["Sohn", "threshold = 0.95", "variant usb sets:", "B + U, U without gradient", "leaf/1"],
+        ),
+        ("protocols", "remop", ["presets: paper, cpu", "remop/4: ", "rows: vanilla,", "columns: "]),
+        ("datasets", "rafdb", ["images = aligned: ", "(one of ", "FERBENCH_RAFDB_ROOT"]),
+    ],
+)
+def test_card(ferbench: Command, what: str, name: str, words: list[str]) -> None:
+    done = ferbench("list", what, name)
+    assert (done.code, done.err) == (0, "")
+    for word in words:
+        assert word in done.out
+    assert name in ferbench("list", what, name + "x").error()
+
+
+def test_lines_fit_a_terminal_and_are_whole_in_a_pipe() -> None:
+    for kind in (listing.methods, listing.protocols, listing.datasets):
+        narrow, whole = list(kind(80)), list(kind(None))
+        assert max(map(len, narrow)) <= 80 < max(map(len, whole))
+        assert all(
+            line == full or (line[-1] == "…" and full.startswith(line[:-1]))
+            for line, full in zip(narrow, whole, strict=True)
+        )
+        assert not any("…" in line for line in whole)
+
+
+def test_the_bare_command_is_the_help(ferbench: Command) -> None:
+    bare = ferbench()
+    assert (bare.code, bare.err) == (0, "")
+    assert bare.out.strip() == ferbench("--help").out.strip()
+    assert len(bare.out.splitlines()) > 15 and "..." not in bare.out.split("Commands:")[1]
 
 
 def test_help_names_every_command(ferbench: Command) -> None:

@@ -82,7 +82,7 @@ def test_the_command_prints_and_writes(ferbench: Ferbench, tmp_path: Path) -> No
     [
         (("nothing", "full"), "unknown data set 'nothing'"),
         (("synthetic", "half", *TINY), "unknown split recipe 'half'; valid: full, long_tailed, balanced"),
-        (("synthetic", "balanced:per_class=many", *TINY), "--split: per_class takes a number, not 'many'"),
+        (("synthetic", "balanced:per_class=many", *TINY), "--split: per_class must be a number, not 'many'"),
         (("synthetic", "balanced:per_class", *TINY), "per_class: write it as NAME=VALUE"),
         (("synthetic", "balanced:per_class=30", *TINY), "too few training images for split balanced"),
         (("synthetic", "full:happiness=3", *TINY), "split full: does not take 'exceptions'"),

@@ -247,7 +247,10 @@ def test_command_shows_the_selection_asked_for(
     ("arguments", "error"),
     [
         (("--paper", "remp"), "ferbench: no protocol 'remp'; did you mean 'remop'?\n"),
-        (("--selection", "b"), "ferbench: unknown selection 'b'; valid: last, best-on-val, best-on-test, all\n"),
+        (
+            ("--selection", "b"),
+            "ferbench: --selection: unknown selection 'b'; valid: last, best-on-val, best-on-test, all\n",
+        ),
     ],
     ids=["paper", "selection"],
 )

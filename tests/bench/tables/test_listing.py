@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from ferbench.bench.tables import listing
-from ferbench.bench.tables.listing import forward_flop, gpu_hours, table_hours
-from ferbench.methods import METHODS
-from ferbench.protocols import Cell, load_protocol, select
+from ferbench.bench.tables import hours, listing
+from ferbench.bench.tables.hours import forward_flop, gpu_hours, table_hours
+from ferbench.protocols import Cell, cells, load_protocol, protocol_names, select
 from ferbench.protocols.schema import Stage
 
 
@@ -46,10 +45,10 @@ def test_no_step_is_shorter_than_its_launches() -> None:
 
 
 def test_hours_of_a_table_are_those_of_its_runs() -> None:
-    cells = select("adacm/1")
-    recipe = cells[0].recipe("paper")
+    chosen = select("adacm/1")
+    recipe = chosen[0].recipe("paper")
     one, supervised = gpu_hours(recipe, True), gpu_hours(recipe, False)
-    assert table_hours(cells) == pytest.approx(5 * 2 * (7 * one + supervised))  # seeds, columns, rows
+    assert table_hours(chosen) == pytest.approx(5 * 2 * (7 * one + supervised))  # seeds, columns, rows
 
 
 def test_a_run_that_rows_start_from_counts_once() -> None:
@@ -60,17 +59,29 @@ def test_a_run_that_rows_start_from_counts_once() -> None:
     assert table_hours(both) == pytest.approx(5 * (2 * one + supervised + one))
 
 
+def test_the_table_of_operations_is_what_counting_gives_and_covers_every_protocol() -> None:
+    """The list of protocols does not wait for torch because flop.csv has what it would count."""
+    with Path(hours.__file__).with_name("flop.csv").open(newline="") as file:
+        table = {(row["backbone"], int(row["size"])): int(row["flop"]) for row in csv.DictReader(file)}
+    assert table == {key: hours.counted_flop(*key) for key in table}
+    wanted = {
+        (cell.recipe("paper").backbone, cell.recipe("paper").input_size)
+        for name in protocol_names()
+        if "paper" in load_protocol(name).presets
+        for cell in cells(load_protocol(name))
+        if not cell.published_only
+    }
+    assert wanted <= table.keys()
+
+
 def test_list_of_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ada-CM's Table 1 with every method and without; the demo has no paper's recipe and so no estimate."""
-    console = Console(file=io.StringIO(), width=400)
-    without = {name: method for name, method in METHODS.items() if name in ("vanilla", "fixmatch")}
-    monkeypatch.setattr("ferbench.bench.tables.leaderboard.METHODS", without)
-    console.print(listing.protocols())
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    lines = {line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")] for line in text.splitlines()
-             if line.count("│") > 5}  # fmt: skip
-    assert "GPU-hours (estimate)" in text
-    adacm, demo = lines["adacm/1"], lines["demo/1"]
-    assert adacm[3:8] == ["4 / 8", "2", "40 / 80", f"{table_hours(select('adacm/1')):.0f}", "16"]
-    assert demo[5:8] == ["8 / 12", "-", "0"]
-    assert lines["adacm/2"][3] == "2 / 8" and lines["adacm/2"][5] == "80 / 280"  # published-only rows need no run
+    without = {name: None for name in ("vanilla", "fixmatch")}
+    monkeypatch.setattr("ferbench.bench.tables.implemented.METHODS", without)
+    lines = {line.split()[0]: line for line in listing.protocols(None)}
+    estimate = f"{table_hours(select('adacm/1')):.0f}"
+    assert lines["adacm/1"].endswith(
+        f"8 rows x 2 columns, 40 runs (40 more not implemented), about {estimate} GPU-hours"
+    )
+    assert lines["demo/1"].endswith("3 rows x 2 columns, 8 runs (4 more not implemented)")
+    assert "80 runs (200 more not implemented)" in lines["adacm/2"]  # published-only rows need no run

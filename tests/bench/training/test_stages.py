@@ -20,7 +20,8 @@ from ferbench.bench.tables import reproduce
 from ferbench.bench.tables.counted import counted_runs
 from ferbench.bench.tables.leaderboard import collect
 from ferbench.bench.tables.reproduce import claimed, execute, finished, make_plan
-from ferbench.bench.tables.runs import Workspace, resolve_cell, settings
+from ferbench.bench.tables.runs import Workspace, resolve_cell
+from ferbench.bench.tables.settings import settings
 from ferbench.bench.training import records
 from ferbench.bench.training.networks.backbones import WeightsError, make_classifier
 from ferbench.bench.training.stages import Start, finished_start, load_stage

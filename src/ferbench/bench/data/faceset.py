@@ -8,13 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbench.errors import UserError
+from ferbench.errors import DataError as DataError
 
 PARTS = ("train", "valid", "test")
-
-
-class DataError(UserError):
-    """Something is wrong with the user's data; the message says what, where and how to mend it, in one line."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from ferbench.bench.pretraining.pretrain import pretrain
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import Pretraining, resolve
 from ferbench.bench.tables.reproduce import claimed, finished
-from ferbench.bench.tables.runs import Workspace, describe
+from ferbench.bench.tables.runs import Workspace
+from ferbench.bench.tables.settings import describe
 from ferbench.bench.training import processes, records
 from ferbench.bench.training.progress import Reporter
 from ferbench.protocols import Dataset, PretrainingRecipe, ProtocolError, load_protocol

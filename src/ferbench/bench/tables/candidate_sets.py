@@ -21,41 +21,20 @@ from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.splits.candidates import (
     Scores,
     Sets,
-    candidate_options,
     figures,
     fingerprint,
     make_candidates,
-    needs_model,
 )
 from ferbench.bench.data.splits.draw import Split
 from ferbench.bench.data.views.batches import ImageStore
+from ferbench.bench.tables.settings import made_from_a_model
 from ferbench.bench.training import evaluate, processes, records
 from ferbench.bench.training.progress import Silent
 from ferbench.bench.training.records import Spec
 from ferbench.bench.training.state import Run, make_state, view_recipe
-from ferbench.methods import METHODS, MethodError
 from ferbench.protocols import Recipe
-from ferbench.validation import Value
 
 SCORES = "training.npz"
-
-
-def candidate_settings(method: str, kind: str | None, options: Mapping[str, Value]) -> Spec:
-    """The part of a spec that says how candidate sets are made; empty for a method that takes none.
-
-    Raises MethodError where a method needs them and none are named, DataError for a kind or option that is none.
-    """
-    if method not in METHODS or not METHODS[method].takes_candidates:
-        return {}
-    if not kind:
-        raise MethodError(f"{method} learns from candidate sets: name a kind of them, such as votes_multi_target")
-    return {"candidates": {"kind": kind, "options": candidate_options(kind, options)}}
-
-
-def made_from_a_model(spec: Mapping[str, Any]) -> bool:
-    """Whether the run of this spec needs another run's predictions."""
-    asked = spec.get("candidates")
-    return needs_model(asked["kind"], asked["options"]) if asked else False
 
 
 def model_recipe(spec: Mapping[str, Any], recipe: Recipe) -> Recipe:

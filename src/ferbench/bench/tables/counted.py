@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.tables.extras import read_extras
-from ferbench.bench.tables.runs import settings
+from ferbench.bench.tables.settings import settings
 from ferbench.bench.training import records
 from ferbench.methods import MethodError, Variant
 from ferbench.protocols import Cell, Protocol, Recipe, cells, load_protocol, protocol_names
@@ -121,36 +121,43 @@ def _read(
         return Ignored(name, f"spec.json or record.json lacks or garbles {error}")
 
 
-def _made(found: Iterable[Path]) -> set[tuple[object, object]]:
-    """Method and preset of the runs there are: cells of others need not be looked at."""
-    made = set()
+Kind = tuple[object, ...]  # method, preset, reader, kind of split
+
+
+def _kind(cell: Cell, preset: str) -> Kind:
+    return (cell.method, preset, cell.data(cell.dataset).reader, cell.split.kind)
+
+
+def _made(found: Iterable[Path]) -> set[Kind]:
+    """The kinds of the runs there are: cells of others need not be looked at."""
+    made: set[Kind] = set()
     for path in found:
         try:
             spec = records.read_json(path.with_name("spec.json"))
-            made.add((spec.get("method"), spec.get("preset")))
-        except (records.RunError, AttributeError, TypeError):
+            made.add((spec["method"], spec["preset"], spec["dataset"]["reader"], spec["split"]["kind"]))
+        except (records.RunError, AttributeError, TypeError, KeyError):
             continue  # reading it as a run says why
     return made
 
 
-def _cells_by_settings(protocols: Iterable[Protocol], made: Container[tuple[object, object]]) -> dict[str, list[Cell]]:
-    """Cells by what their runs' settings must be, for runs of a method and preset that were `made`."""
+def _cells_by_settings(protocols: Iterable[Protocol], made: Container[Kind]) -> dict[str, list[Cell]]:
+    """Cells by what their runs' settings must be, for runs of a kind that were `made`."""
     index: dict[str, list[Cell]] = defaultdict(list)
     for protocol in protocols:
         for cell in cells(protocol):
             for preset in protocol.presets if cell.method and not cell.published_only else ():
                 try:
-                    known = get_args(Variant) if (cell.method, preset) in made else ()
+                    known = get_args(Variant) if _kind(cell, preset) in made else ()
                     keys = {_key(settings(cell, preset, 0, variant)) for variant in known}
                 except (DataError, MethodError):
                     break  # its method is not there yet, so neither are runs of it
                 for key in keys:
                     index[key].append(cell)
-                if cell.candidates and (cell.softmax.method, preset) in made:
+                if cell.candidates and _kind(cell.softmax, preset) in made:
                     index[_key(settings(cell.softmax, preset, 0))]  # without a cell of its own, or some row's
                 before = cell.before
                 while before:
-                    for variant in get_args(Variant) if (before.method, preset) in made else ():
+                    for variant in get_args(Variant) if _kind(before, preset) in made else ():
                         index[_key(settings(before, preset, 0, variant))]  # without a cell of its own
                     before = before.before
     return index

@@ -20,12 +20,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ferbench.bench.tables.counted import Ignored, Run, counted_runs, runs_of
+from ferbench.bench.tables.implemented import COMPARABLE, implemented
 from ferbench.bench.training import records
-from ferbench.methods import LEARNERS, METHODS
 from ferbench.protocols import Cell, Protocol, Published, Table, cells, load_protocol, protocol_names
 
 SELECTIONS = ("last", "best-on-val", "best-on-test")
-COMPARABLE = "paper"
 MOST_COLUMNS = 4  # on a terminal
 
 
@@ -121,12 +120,6 @@ def render(protocol: Protocol, table: Table, lines: Iterable[Line], selections: 
     presets = sorted({line.preset for line in shown} - {COMPARABLE})
     remarks += [f"preset {preset}: its numbers are not comparable with published ones" for preset in presets]
     return Group(grid, *(Text(remark) for remark in [table.notes, *remarks] if remark))
-
-
-def implemented(cell: Cell) -> bool:
-    """Whether ferbench has the cell's method and, for a plug-in, the learner it is put on."""
-    there = cell.method in METHODS and cell.options.get("learner", "fixmatch") in LEARNERS
-    return there and (cell.before is None or implemented(cell.before))
 
 
 def _cell_lines(cell: Cell, runs: Sequence[Run], without_runs: bool) -> Iterable[Line]:

@@ -1,44 +1,100 @@
-"""What `ferbench list` prints."""
+"""What `ferbench list` prints: lines of text, for a terminal of some width or, without one, never cut short.
+
+Nothing here imports a method; only the card of one does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ast
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
-import torch
-from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
+from ferbench.bench.tables.hours import table_hours
+from ferbench.bench.tables.implemented import COMPARABLE, implemented
+from ferbench.errors import UserError
+from ferbench.methods import LEARNERS, METHODS, PLUG_INS
+from ferbench.methods.register import PARTIAL_LABEL
+from ferbench.protocols import Cell, cells, load_protocol, protocol_names
+from ferbench.protocols.schema import Table
 
-from ferbench.bench.data.sets.readers import READERS
-from ferbench.bench.tables.leaderboard import COMPARABLE, implemented
-from ferbench.bench.tables.step_cost import step_cost
-from ferbench.bench.training.length import planned
-from ferbench.bench.training.networks.backbones import WeightsError, make_classifier
-from ferbench.methods import METHODS, PLUG_INS
-from ferbench.protocols import Cell, Recipe, cells, load_protocol, protocol_names
-
-
-def methods() -> Table:
-    """Name, paper, variants, images per step, the tables that have it as a row, options with their defaults."""
-    table = Table(
-        "method", "paper", "variants", "images per step", "in tables", "options (paper's defaults)", title="methods"
-    )
-    for name, method in METHODS.items():
-        kind = " (plug-in: learner=...)" if name in PLUG_INS else ""
-        options = ", ".join(f"{field.name}={field.default}" for field in fields(method.Options))
-        tables = ", ".join(tables_with().get(name, ())) or "-"
-        table.add_row(name + kind, method.paper, _variants(name), str(step_cost(name)), tables, options)
-    return table
+INDENT = "    "
 
 
-def _variants(name: str) -> str:
-    """The paper's, and each other with the options that it sets."""
-    lines = ["paper"]
-    for variant, changed in (("released", METHODS[name].released), ("usb", METHODS[name].usb)):
+def methods(width: int | None) -> Iterable[str]:
+    """A line per method: name, kind, the first sentence of its module."""
+    for name in METHODS:
+        yield _cut(f"{name:<19} {_kind(name):<10} {_summary(name)}", width)
+    yield _cut("`ferbench list methods NAME` shows options, variants and tables", width)
+
+
+def methods_card(name: str) -> Iterable[str]:
+    """All about one method. Raises MethodError for an unknown name."""
+    from ferbench.bench.tables.step_cost import step_cost
+
+    method = METHODS.find(name)
+    yield f"{name}: {_summary(name)}"
+    yield f"paper: {method.paper}"
+    yield f"kind: {_kind(name)}" + ("; it wraps the learner that learner=NAME names" if name in PLUG_INS else "")
+    yield f"images per step (B labelled, U unlabelled): {step_cost(name)}"
+    yield f"tables: {', '.join(tables_with().get(name, ())) or 'none'}"
+    yield "options (the paper's defaults):"
+    yield from (f"{INDENT}{field.name} = {field.default}" for field in fields(method.Options))
+    for variant, changed in (("released", method.released), ("usb", method.usb)):
         if changed:
-            lines.append(f"{variant}: " + ", ".join(f"{key}={value}" for key, value in changed.items()))
-    return "\n".join(lines)
+            yield f"variant {variant} sets: " + ", ".join(f"{key} = {value}" for key, value in changed.items())
+    yield ""
+    yield from textwrap.dedent(method.Options.__doc__ or "").strip().splitlines()
+
+
+def protocols(width: int | None) -> Iterable[str]:
+    """Two lines per table: what it holds and would cost, and its caption."""
+    for name in protocol_names():
+        protocol = load_protocol(name)
+        for table in protocol.tables:
+            needed = [cell for cell in cells(protocol, table.id) if not cell.published_only]
+            yield _cut(f"{name}/{table.id:<10} {_contents(table, needed)}", width)
+            yield _cut(f"{INDENT}{table.caption}", width)
+    yield _cut("`ferbench list protocols PAPER` shows the rows and columns to choose from", width)
+
+
+def protocols_card(name: str) -> Iterable[str]:
+    """The rows and columns of one paper's tables, as `reproduce` takes them."""
+    protocol = load_protocol(name)
+    yield f"{protocol.paper}"
+    yield f"presets: {', '.join(protocol.presets)}"
+    for table in protocol.tables:
+        yield f"{protocol.name}/{table.id}: {table.caption}"
+        yield f"{INDENT}rows: {', '.join(row.id for row in table.rows)}"
+        yield f"{INDENT}columns: {', '.join(column.id for column in table.columns)}"
+
+
+def datasets(width: int | None) -> Iterable[str]:
+    """Two lines per data set: what it is, and its options."""
+    from ferbench.bench.data.sets.readers import READERS
+
+    for name, reader in READERS.items():
+        yield _cut(f"{name:<14} {reader.summary}", width)
+        options = ", ".join(f"{key}={option.default}" for key, option in reader.options.items())
+        if options:
+            yield _cut(f"{INDENT}options: {options}", width)
+    yield _cut("`ferbench list datasets NAME` explains the options", width)
+
+
+def datasets_card(name: str) -> Iterable[str]:
+    """One data set's options with their meaning. Raises DataError for an unknown name."""
+    from ferbench.bench.data.sets.readers import READERS
+
+    reader = READERS.find(name)
+    yield f"{name}: {reader.summary}"
+    if reader.root_env:
+        yield f"your copy: --root {name}=PATH, or the environment variable {reader.root_env}"
+    for key, option in reader.options.items():
+        choices = f" (one of {', '.join(map(str, option.choices))})" if option.choices else ""
+        yield f"{INDENT}{key} = {option.default}: {option.help}{choices}"
 
 
 @cache
@@ -54,90 +110,41 @@ def tables_with() -> dict[str, tuple[str, ...]]:
     return {name: tuple(tables) for name, tables in found.items()}
 
 
-def protocols() -> Table:
-    """Tables with their rows, columns, runs, what the runs would cost, and published numbers."""
-    table = Table(
-        "table", "caption", "rows run / all", "columns", "runs now / all", "GPU-hours (estimate)", "published",
-        title="protocols",
-    )  # fmt: skip
-    for name in protocol_names():
-        protocol = load_protocol(name)
-        for entry in protocol.tables:
-            needed = [cell for cell in cells(protocol, entry.id) if not cell.published_only]
-            ready = [cell for cell in needed if implemented(cell)]
-            table.add_row(
-                f"{name}/{entry.id}", entry.caption, f"{len({cell.row.id for cell in ready})} / {len(entry.rows)}",
-                str(len(entry.columns)), f"{_runs(ready)} / {_runs(needed)}", _hours(needed), str(len(entry.published)),
-            )  # fmt: skip
-    return table
+def _kind(name: str) -> str:
+    if name in PLUG_INS:
+        return "plug-in"
+    return "learner" if name in LEARNERS else "candidates" if name in PARTIAL_LABEL else "alone"
 
 
-def _runs(chosen: Sequence[Cell]) -> int:
-    return sum(len(cell.seeds) for cell in chosen)
+def _summary(name: str) -> str:
+    """The first sentence of the module that holds the method, read without importing it."""
+    place = METHODS.place(name)
+    found = find_spec(place.partition(":")[0])
+    source = Path(found.origin).read_text(encoding="utf-8") if found and found.origin else ""
+    paragraph = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0]
+    return " ".join(paragraph.split())
+
+
+def _contents(table: Table, needed: Sequence[Cell]) -> str:
+    ready = [cell for cell in needed if implemented(cell)]
+    parts = [f"{len(table.rows)} rows x {len(table.columns)} columns"]
+    if needed:
+        runs = sum(len(cell.seeds) for cell in ready)
+        missing = sum(len(cell.seeds) for cell in needed) - runs
+        parts.append(f"{runs} runs" + (f" ({missing} more not implemented)" if missing else ""))
+    hours = _hours(needed)
+    return ", ".join(parts + ([f"about {hours} GPU-hours"] if hours else []))
 
 
 def _hours(chosen: Sequence[Cell]) -> str:
-    """The estimate as text; a dash where there is nothing to run, no paper's recipe, or a backbone we do not have."""
+    """The estimate as text; empty where nothing is to be run, or no paper's recipe, or the backbone is not there."""
     if not chosen or COMPARABLE not in chosen[0].protocol.presets:
-        return "-"
+        return ""
     try:
         return f"{table_hours(chosen):,.0f}"
-    except WeightsError:
-        return "-"
+    except UserError:
+        return ""
 
 
-def table_hours(chosen: Sequence[Cell]) -> float:
-    """Estimated GPU-hours of all runs of these cells under the paper's recipe, the runs they start from included.
-
-    Raises WeightsError for a backbone that is not there.
-    """
-    hours = {
-        (cell.id, seed): gpu_hours(_long(cell, cell.recipe(COMPARABLE)), bool(cell.unlabelled))
-        for cell in chosen for seed in cell.seeds
-    }  # fmt: skip
-    for cell in chosen:
-        stage, recipe = cell.row.after, cell.recipe_name
-        while stage:
-            recipe = stage.recipe or recipe
-            unlabelled = cell.unlabelled if stage.unlabelled is None else stage.unlabelled
-            one = gpu_hours(_long(cell, cell.protocol.recipe(recipe, COMPARABLE)), bool(unlabelled))
-            hours |= {(f"{cell.column.id}/{stage}", seed): one for seed in cell.seeds}  # once for rows that share it
-            stage = stage.after
-    return sum(hours.values())
-
-
-def _long(cell: Cell, recipe: Recipe) -> Recipe:
-    return planned(recipe, cell.split, cell.data(cell.dataset).images)
-
-
-def gpu_hours(recipe: Recipe, unlabelled: bool) -> float:
-    """Estimated hours of one run on one data-centre GPU: an order of magnitude to plan by, nothing that was measured.
-
-    Assumed: each step trains on the labelled images and on two views of each unlabelled one, where there are any;
-    forward and backward pass together cost three forward passes; the card keeps up 12 TFLOP/s (ResNet-18 at 224 pixels:
-    1,100 images a second, what cards of the A100's class reach in float32 with TF32 convolutions); and no step is
-    shorter than 10 ms, the time to launch its kernels. Test passes, second passes of some methods, half precision and
-    lengths that depend on the number of images are left out.
-    """
-    images = recipe.batch_size * (1 + 2 * recipe.mu * unlabelled)
-    seconds = max(0.010, images * 3 * forward_flop(recipe.backbone, recipe.input_size) / 12e12)
-    return recipe.epochs * recipe.steps_per_epoch * seconds / 3600
-
-
-@cache
-def forward_flop(backbone: str, size: int) -> int:
-    """Floating-point operations (a multiply-add is two) of one image's forward pass, counted without running it."""
-    with torch.device("meta"), torch.no_grad():
-        model = make_classifier(backbone, 7, size=size, dropout=0.0)
-        with FlopCounterMode(display=False) as counter:
-            model(torch.empty(1, 3, size, size))
-    return int(counter.get_total_flops())
-
-
-def datasets() -> Table:
-    """Readers with their options."""
-    table = Table("data set", "what it is", "options", title="data sets")
-    for reader in READERS.values():
-        options = ", ".join(f"{name}={option.default}" for name, option in reader.options.items())
-        table.add_row(reader.name, reader.summary, options)
-    return table
+def _cut(line: str, width: int | None) -> str:
+    return line if width is None or len(line) <= width else line[: width - 1] + "…"

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.tables.candidate_sets import SCORES
-from ferbench.bench.tables.leaderboard import implemented
+from ferbench.bench.tables.implemented import implemented
 from ferbench.bench.tables.runs import Workspace, boxes_warning, resolve_cell
 from ferbench.bench.training import processes, records
 from ferbench.bench.training.interrupt import Interrupted, StopRequest

@@ -7,25 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 from torch import nn
 
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.reading.reader import Progress
-from ferbench.bench.data.sets.readers import READERS, open_dataset
+from ferbench.bench.data.sets.readers import open_dataset
 from ferbench.bench.data.splits.draw import Split, make_split, with_taught_labels
 from ferbench.bench.data.splits.pool import Pool, as_unlabelled, for_testing, make_pool
 from ferbench.bench.data.views.boxes import without_boxes
-from ferbench.bench.tables.candidate_sets import candidate_settings, made_from_a_model, resolve_candidates
+from ferbench.bench.tables.candidate_sets import resolve_candidates
+from ferbench.bench.tables.settings import made_from_a_model, settings, sources
 from ferbench.bench.training import records
 from ferbench.bench.training.length import fitted
 from ferbench.bench.training.networks.backbones import WHERE_TO_GET, Classifier, WeightsError, load_weights
 from ferbench.bench.training.stages import Start, load_stage
 from ferbench.bench.training.state import Run
-from ferbench.methods import Variant, needs_boxes, option_values
-from ferbench.protocols import NONE, REST, Cell, Recipe
-from ferbench.validation import Value, resolve_options
+from ferbench.methods import Variant, needs_boxes
+from ferbench.protocols import REST, Cell, Recipe
+from ferbench.validation import Value
 
 FULL = ("paper", "released")  # presets that are a recipe to the letter, or refuse
 
@@ -87,37 +87,6 @@ def boxes_warning(run: Run) -> str | None:
     return without_boxes(run.faces, run.split.labelled) if needs_boxes(run.method, run.values) else None
 
 
-def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None) -> records.Spec:
-    """Everything about a cell's run that does not need the data: runs with equal settings are the same run.
-
-    A run serves every cell with its settings, whichever table it was made for. Raises MethodError or DataError.
-    """
-    parameters = {key: value for key, value in cell.split.options.items() if value}
-    return method_settings(cell.method, cell.options, variant or cast(Variant, cell.variant), cell.recipe(preset)) | {
-        "dataset": _described(cell, cell.dataset),
-        "test": _described(cell, cell.test),
-        "unlabelled": _unlabelled(cell),
-        "split": {"kind": cell.split.kind, "parameters": {**parameters, "validation": cell.split.validation}},
-        "preset": preset,
-        "seed": seed,
-        **_candidates(cell),
-        **({"after": settings(cell.before, preset, seed, variant)} if cell.before else {}),
-    }
-
-
-def method_settings(method: str, options: Mapping[str, object], variant: Variant, recipe: Recipe) -> records.Spec:
-    """Method, variant, complete options and recipe as plain types. Raises MethodError.
-
-    Where the released code changes none of the options there is one variant, "paper": no run is done twice.
-    """
-    given = dict(options)
-    if recipe.joint and option_values(method, variant, options).get("joint") is False:
-        given.setdefault("joint", True)
-    values, of_paper = option_values(method, variant, given), option_values(method, "paper", given)
-    named = "paper" if values == of_paper else variant
-    return {"method": method, "variant": named, "options": values, "recipe": dict(vars(recipe))}
-
-
 def make_run(
     spec: records.Spec,
     recipe: Recipe,
@@ -158,46 +127,15 @@ def make_run(
     )  # fmt: skip
 
 
-def describe(reader: str, options: Mapping[str, Value]) -> records.Spec:
-    """A data set in a spec: its reader and every option. Raises DataError for an option the reader does not have.
-
-    A reader that is not there yet is described by the options it was given; opening it says that it is missing.
-    """
-    if reader not in READERS:
-        return {"reader": reader, "options": dict(options)}
-    return {"reader": reader, "options": resolve_options(reader, READERS[reader].options, options, DataError)}
-
-
-def _candidates(cell: Cell) -> records.Spec:
-    chosen = cell.candidates
-    return candidate_settings(cell.method, chosen.kind if chosen else None, chosen.options if chosen else {})
-
-
-def _unlabelled(cell: Cell) -> records.Spec | str:
-    if cell.unlabelled in ((), (REST,)):
-        return REST if cell.unlabelled else NONE
-    sources = [name if name == REST else {"name": name, **_described(cell, name)} for name in _sources(cell)]
-    return {"sources": sources} if len(sources) > 1 else cast(records.Spec, sources[0])
-
-
-def _sources(cell: Cell) -> tuple[str, ...]:
-    """The cell's sources of unlabelled images, the rest first: its positions in a pool are those in the data set."""
-    return tuple(sorted(cell.unlabelled, key=lambda name: name != REST))
-
-
 def _open_unlabelled(cell: Cell, faces: FaceSet, split: Split, workspace: Workspace) -> FaceSet | Pool | None:
     """What stands in place of the images that the split leaves over; None where those are meant, or none at all."""
     if cell.unlabelled in ((), (REST,)):
         return None
     parts = [
         (faces, split.unlabelled) if name == REST else ((other := _open(cell, name, workspace)), other.train)
-        for name in _sources(cell)
+        for name in sources(cell)
     ]
     return make_pool(parts, faces.classes) if len(parts) > 1 else as_unlabelled(parts[0][0], faces.classes)
-
-
-def _described(cell: Cell, name: str) -> records.Spec:
-    return describe(cell.data(name).reader, cell.data(name).options)
 
 
 def _open(cell: Cell, name: str, workspace: Workspace) -> FaceSet:

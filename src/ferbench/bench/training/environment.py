@@ -8,11 +8,11 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 
 def device_name() -> str:
     """The GPU's name, or the processor's."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     try:

@@ -7,13 +7,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-
-class Interrupted(Exception):
-    """The run was asked to stop and has saved its state."""
-
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signal_number  # 130 for Ctrl-C, 143 for SIGTERM
+from ferbench.errors import Interrupted as Interrupted
 
 
 class StopRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ferbench.bench.data.faceset import DataError
+from ferbench.errors import DataError
 from ferbench.protocols import Recipe, Split
 
 

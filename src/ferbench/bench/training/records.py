@@ -2,6 +2,8 @@
 
 `results/runs/<run-id>/` holds spec.json (fully resolved), metrics.jsonl (a line per epoch), predictions.npz (of the
 test images: scores, labels, features), record.json (metrics, time, memory, versions) and checkpoint.pt (plain types).
+
+Torch is imported where it is needed: reading records does not wait for it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ferbench import __version__
@@ -88,11 +89,15 @@ def write_predictions(path: Path, scores: Mapping[str, NDArray[np.float32]], **a
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    import torch
+
     write(path, lambda file: torch.save({"format": CHECKPOINT_FORMAT, **state}, file))
 
 
 def load_checkpoint(path: Path, expected_spec: str) -> dict[str, Any]:
     """Raises RunError for a file that is missing or truncated, or that belongs to another spec or version."""
+    import torch
+
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -111,6 +116,8 @@ def load_checkpoint(path: Path, expected_spec: str) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """What a figure depends on besides its spec: versions, device, commit."""
+    import torch
+
     return {
         "ferbench": __version__,
         "commit": commit(),
@@ -124,6 +131,8 @@ def environment() -> dict[str, Any]:
 
 def peak_memory_mib() -> dict[str, float]:
     """Peak resident memory of this process so far and, with a GPU, its peak allocation, in MiB."""
+    import torch
+
     memory: dict[str, float] = {}
     with suppress(ImportError):
         import resource  # not on Windows

@@ -255,7 +255,7 @@ def test_command_line(ferbench: Any, tiny_arguments: list[str], tmp_path: Path) 
 
 
 def test_methods_without_sets_are_refused(make_tiny_run: MakeRun) -> None:
-    from ferbench.bench.tables.candidate_sets import candidate_settings
+    from ferbench.bench.tables.settings import candidate_settings
 
     assert candidate_settings("vanilla", "uniform_flip", {}) == {}
     with pytest.raises(MethodError, match="rc learns from candidate sets"):

@@ -10,7 +10,7 @@ import pytest
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.splits.counts import RANGES, requested_counts
-from ferbench.bench.tables.runs import settings
+from ferbench.bench.tables.settings import settings
 from ferbench.protocols import ProtocolError, Split, cells, load_protocol
 from ferbench.protocols.schema import SPLIT_ALWAYS, SPLIT_KEYS, SPLIT_OPTIONAL
 from ferbench.validation import build

@@ -15,7 +15,8 @@ from torchvision.transforms.v2 import functional
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.splits.pool import Pool, PoolStore, as_unlabelled, for_testing, make_pool
 from ferbench.bench.data.views.batches import ImageStore, Share
-from ferbench.bench.tables.runs import Workspace, make_run, resolve_cell, settings
+from ferbench.bench.tables.runs import Workspace, make_run, resolve_cell
+from ferbench.bench.tables.settings import settings
 from ferbench.bench.training.progress import Silent
 from ferbench.bench.training.state import Run, make_batches, make_state
 from ferbench.bench.training.train import train

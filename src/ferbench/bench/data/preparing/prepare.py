@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.cache import (
-from ferbench.bench.data.reading.reader import Progress
     FORMAT,
     Prepared,
-    Progress,
     load_prepared,
     put_in_place,
     write_meta,
@@ -45,6 +43,7 @@ from ferbench.bench.data.preparing.verify import (
     stored_expected,
 )
 from ferbench.bench.data.reading.listing import Listing, Options
+from ferbench.bench.data.reading.reader import Progress
 from ferbench.bench.data.reading.tree import reading
 
 CHUNK = 64  # images a thread decodes at a time

@@ -1,0 +1,5 @@
+"""`python -m ferbench.bench.cli`: the console command by another name, as torchrun needs it."""
+
+from ferbench.bench.cli import main
+
+main()

@@ -1,0 +1,268 @@
+"""Training: one run, a whole table, or an encoder without labels."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ferbench.bench.cli.app import app, say, screen, show
+from ferbench.bench.cli.board import say_ignored
+from ferbench.bench.cli.data import drawn_split, this_command
+from ferbench.bench.cli.options import (
+    ArgumentError,
+    Results,
+    Roots,
+    Threads,
+    VariantName,
+    Weights,
+    listed_values,
+    set_threads,
+    values,
+    variant,
+    workspace,
+)
+
+if TYPE_CHECKING:
+    from ferbench.bench.tables.reproduce import Plan
+    from ferbench.bench.tables.runs import Workspace
+    from ferbench.bench.training.state import Run
+    from ferbench.protocols import Cell
+
+
+@app.command("train")
+def train_command(
+    method: str,
+    dataset: Annotated[str, typer.Option(help="A data set's name; see `ferbench list datasets`.")] = "synthetic",
+    split: Annotated[str, typer.Option(help="KIND[:key=value,...] or a split file.")] = "long_tailed:n1=400,gamma=20",
+    option: Annotated[list[str] | None, typer.Option(help="Method option, e.g. threshold=0.9; repeatable.")] = None,
+    data_option: Annotated[list[str] | None, typer.Option(help="Reader option KEY=VALUE; repeatable.")] = None,
+    test_option: Annotated[list[str] | None, typer.Option(help="Reader option for the test set; repeatable.")] = None,
+    candidates: Annotated[
+        str, typer.Option(help="Candidate label sets, KIND[:key=value,...], such as uniform_flip:q=0.3.")
+    ] = "",
+    recipe: Annotated[list[str] | None, typer.Option(help="Recipe key KEY=VALUE, e.g. epochs=5; repeatable.")] = None,
+    like: Annotated[str, typer.Option(help="PROTOCOL/RECIPE to start from, such as remop/ferplus.")] = "demo/synthetic",
+    after: Annotated[Path | None, typer.Option(help="Folder of a finished run: start from its final weights.")] = None,
+    preset: str = "cpu",
+    variant_name: VariantName = None,
+    seed: int = 1,
+    results: Results = Path("results"),
+    root: Roots = None,
+    weights: Weights = None,
+    threads: Threads = None,
+) -> None:
+    """Train one method on one split."""
+    from ferbench.bench.tables.reproduce import claimed, finished
+    from ferbench.bench.tables.settings import describe, method_settings
+    from ferbench.bench.training import processes, records
+    from ferbench.bench.training.progress import Bar
+    from ferbench.bench.training.train import train
+    from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol
+    from ferbench.validation import build, unknown
+
+    set_threads(threads)
+    place = workspace(results, root, weights)
+    name, _, key = like.partition("/")
+    protocol = load_protocol(name)
+    if key not in protocol.recipes:
+        raise ProtocolError(unknown("recipe", key, protocol.recipes, f"protocol {name}"))
+    base = {field: getattr(protocol.recipe(key, preset), field) for field in Recipe.__dataclass_fields__}
+    settings = build(Recipe, {**base, **values(recipe, "--recipe")}, "--recipe", ProtocolError)
+    options = values(data_option, "--data-option")
+    faces = place.faces(dataset, options)
+    drawn = drawn_split(split, faces, seed)
+    test_options = {**options, **values(test_option, "--test-option")}
+    chosen = method_settings(method, values(option, "--option"), variant(variant_name) or "paper", settings)
+    spec = chosen | _candidates(candidates, method) | {
+        "dataset": describe(dataset, options), "test": describe(dataset, test_options), "unlabelled": REST,
+        "split": {"kind": drawn.recipe, "parameters": dict(drawn.parameters)}, "preset": preset, "seed": seed,
+    }  # fmt: skip
+    run = _one_run(spec, settings, place, drawn, test_options if test_option else None, after)
+    folder = place.folder(run)
+    with claimed(folder) as free:
+        if not free:
+            raise records.RunError(f"{folder}: another process is working on this run")
+        if not processes.agreed(finished(folder)):
+            from ferbench.bench.data.splits.files import write_split
+
+            if processes.rank() == 0:
+                write_split(drawn, faces, folder / "split.json")
+            with Bar(screen(), folder.name) as bar:
+                train(run, folder, reporter=bar)
+    if processes.rank() == 0:
+        record = records.read_json(folder / "record.json")
+        say(json.dumps(record["metrics"]["last"]))
+        say(f"record: {folder / 'record.json'}")
+
+
+def _one_run(
+    spec: dict[str, Any], settings: Any, place: Workspace, drawn: Any, test_options: dict[str, Any] | None,
+    after: Path | None,
+) -> Run:  # fmt: skip
+    """The run of these settings, with the model that its candidate sets are made from where they need one."""
+    from ferbench.bench.tables.candidate_sets import model_recipe
+    from ferbench.bench.tables.runs import make_run
+    from ferbench.bench.tables.settings import made_from_a_model, method_settings
+    from ferbench.bench.training.stages import finished_start
+
+    reader = spec["dataset"]["reader"]
+    faces = place.faces(reader, spec["dataset"]["options"])
+    test = faces if test_options is None else place.faces(reader, test_options)
+    softmax = None
+    if made_from_a_model(spec):
+        plain = {key: value for key, value in spec.items() if key != "candidates"}
+        shorter = model_recipe(spec, settings)
+        plain |= method_settings("vanilla", {}, "paper", shorter)
+        softmax = make_run(plain, shorter, faces, drawn, test, None, place)
+    start = finished_start(after) if after else None
+    return make_run(spec, settings, faces, drawn, test, None, place, start, softmax=softmax)
+
+
+def _candidates(asked: str, method: str) -> dict[str, Any]:
+    """What KIND[:key=value,...] says of candidate sets; raises ArgumentError for a method that takes none."""
+    from ferbench.bench.tables.settings import candidate_settings
+
+    kind, options = listed_values(asked, "--candidates")
+    settings = candidate_settings(method, kind, options)
+    if kind and not settings:
+        raise ArgumentError(f"{method} takes no candidate sets; leave --candidates out")
+    return settings
+
+
+@app.command("pretrain")
+def pretrain_command(
+    objective: Annotated[str, typer.Argument(help="mae, or another objective.")] = "mae",
+    dataset: Annotated[str, typer.Option(help="NAME[,NAME...]: the training images of these data sets.")] = "",
+    faces: Annotated[Path | None, typer.Option(help="A folder of face images, of any depth.")] = None,
+    recipe: Annotated[str, typer.Option(help="PROTOCOL whose pre-training settings to take: pll, ssfer.")] = "",
+    backbone: Annotated[str | None, typer.Option(help="vit_base (the default), vit_small or vit_tiny.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as epochs=20.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="Option of the objective, KEY=VALUE; repeatable.")] = None,
+    data_option: Annotated[list[str] | None, typer.Option(help="Reader option KEY=VALUE; repeatable.")] = None,
+    variant_name: VariantName = None,
+    seed: int = 1,
+    out: Annotated[Path | None, typer.Option(help="Write the weights here as well.")] = None,
+    results: Results = Path("results"),
+    root: Roots = None,
+    threads: Threads = None,
+) -> None:
+    """Pre-train an encoder without labels.
+
+    The weights load with --weights NAME=FILE.
+    """
+    from ferbench.bench.pretraining import command
+    from ferbench.bench.training.progress import Bar
+
+    set_threads(threads)
+    settings = {**({"backbone": backbone} if backbone else {}), **values(setting, "--set")}
+    run = command.resolve_command(
+        objective, dataset, faces, values(option, "--option"), values(data_option, "--data-option"), settings, seed,
+        variant(variant_name) == "released", workspace(results, root, None), recipe,
+    )  # fmt: skip
+    with Bar(screen(), run.name) as bar:
+        record = command.run_command(run, results, out, bar)
+    for line in command.summary(run, record, results, out) if record else ():
+        say(line)
+
+
+@app.command()
+def reproduce(
+    target: Annotated[str, typer.Argument(help="PAPER[/TABLE[/ROW[/COLUMN]]], such as remop/4 or demo.")],
+    preset: Annotated[str | None, typer.Option(help="A preset of the protocol, such as paper or cpu.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; default: the table's.")] = None,
+    column: Annotated[str | None, typer.Option(help="Only this column of the tables.")] = None,
+    variant_name: VariantName = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core, at most 4.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
+    results: Results = Path("results"),
+    root: Roots = None,
+    weights: Weights = None,
+    threads: Threads = None,
+) -> None:
+    """Train a table's cells and show the table.
+
+    Runs that are finished are not repeated, and runs that were interrupted continue.
+    """
+    from ferbench.bench.data.faceset import DataError
+    from ferbench.bench.tables.reproduce import WORKER, default_jobs, execute, finished, make_plan, run_workers
+    from ferbench.bench.training import processes
+
+    set_threads(threads)
+    place = workspace(results, root, weights)
+    cells = _cells(target, column)
+    chosen = preset or cells[0].protocol.default_preset
+    plan = make_plan(cells, chosen, seeds, place, variant(variant_name))
+    if WORKER in os.environ:
+        execute(plan, place, screen())
+        return
+    _say_left_out(plan)
+    if dry_run:
+        _say_plan(plan, place)
+        return
+    if not plan.runs:
+        raise DataError(f"{target}: nothing can be run; the lines above say why")
+    missing = len({place.folder(run) for _, _, run in plan.runs if not finished(place.folder(run))})
+    workers = jobs or default_jobs(missing)
+    if workers > 1 and missing > 1 and not processes.several():
+        say(f"{missing} runs in {workers} processes")
+        run_workers(sys.argv[1:], workers)
+    else:
+        execute(plan, place, screen())
+    if processes.rank() == 0:
+        _show(target, cells, results)
+
+
+def _cells(target: str, column: str | None) -> list[Cell]:
+    from ferbench.protocols import ProtocolError, select
+    from ferbench.validation import unknown
+
+    cells = select(target)
+    if column is None:
+        return cells
+    names = sorted({cell.column.id for cell in cells})
+    if column not in names:
+        raise ProtocolError(unknown("column", column, names, target))
+    return [cell for cell in cells if cell.column.id == column]
+
+
+def _show(target: str, cells: list[Cell], results: Path) -> None:
+    """Write the leaderboard and show the tables of these cells."""
+    from ferbench.bench.tables.leaderboard import collect, render, write_csv
+    from ferbench.protocols import load_protocol, protocol_names
+
+    known = {protocol.name: protocol for protocol in (*map(load_protocol, protocol_names()), cells[0].protocol)}
+    board = collect(results, list(known.values()))  # the target may be a folder of the user's own
+    write_csv(board.lines, results / "leaderboard.csv")
+    for table in {id(cell.table): cell for cell in cells}.values():
+        show(render(table.protocol, table.table, board.lines))
+    say_ignored(board.ignored)
+    say(f"table: {results / 'leaderboard.csv'}   runs: {results / 'runs'}")
+    if target.startswith("demo"):
+        ferbench = this_command()
+        say(f"next: {ferbench} prepare ferplus --root PATH, then {ferbench} reproduce remop/4 --preset cpu")
+
+
+def _say_left_out(plan: Plan) -> None:
+    reasons: dict[str, list[str]] = {}
+    for cell, reason in plan.left_out:
+        reasons.setdefault(reason, []).append(f"{cell.table.id}/{cell.row.id}/{cell.column.id}")
+    for reason, names in reasons.items():
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        say(f"left out: {shown}: {reason}")
+    for line in plan.warnings:
+        say(f"warning: {line}")
+
+
+def _say_plan(plan: Plan, place: Workspace) -> None:
+    """A line per run: its state, its steps, its whole name."""
+    from ferbench.bench.tables.reproduce import finished
+
+    for _, _, run in plan.runs:
+        folder = place.folder(run)
+        there = "finished" if finished(folder) else "to continue" if (folder / "checkpoint.pt").exists() else "to run"
+        say(f"{there:<11} {run.recipe.epochs * run.recipe.steps_per_epoch:>7} steps  {folder.name}")

@@ -1,0 +1,97 @@
+"""What a run is asked to be, in plain values: its spec but for the data at hand.
+
+Two cells with equal settings share a run. No data set is opened here and nothing of the training is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from ferbench.bench.data.sets.readers import READERS
+from ferbench.bench.data.splits.candidates import candidate_options, needs_model
+from ferbench.bench.training.records import Spec
+from ferbench.errors import DataError
+from ferbench.methods import METHODS, MethodError, Variant, option_values
+from ferbench.protocols import NONE, REST, Cell, Recipe
+from ferbench.validation import Value, resolve_options
+
+
+def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None) -> Spec:
+    """Everything about a cell's run that does not need the data: runs with equal settings are the same run.
+
+    A run serves every cell with its settings, whichever table it was made for. Raises MethodError or DataError.
+    """
+    parameters = {key: value for key, value in cell.split.options.items() if value}
+    return method_settings(cell.method, cell.options, variant or cast(Variant, cell.variant), cell.recipe(preset)) | {
+        "dataset": _described(cell, cell.dataset),
+        "test": _described(cell, cell.test),
+        "unlabelled": _unlabelled(cell),
+        "split": {"kind": cell.split.kind, "parameters": {**parameters, "validation": cell.split.validation}},
+        "preset": preset,
+        "seed": seed,
+        **_candidates(cell),
+        **({"after": settings(cell.before, preset, seed, variant)} if cell.before else {}),
+    }
+
+
+def method_settings(method: str, options: Mapping[str, object], variant: Variant, recipe: Recipe) -> Spec:
+    """Method, variant, complete options and recipe as plain types. Raises MethodError.
+
+    Where the released code changes none of the options there is one variant, "paper": no run is done twice.
+    """
+    given = dict(options)
+    if recipe.joint and option_values(method, variant, options).get("joint") is False:
+        given.setdefault("joint", True)
+    values, of_paper = option_values(method, variant, given), option_values(method, "paper", given)
+    named = "paper" if values == of_paper else variant
+    return {"method": method, "variant": named, "options": values, "recipe": dict(vars(recipe))}
+
+
+def describe(reader: str, options: Mapping[str, Value]) -> Spec:
+    """A data set in a spec: its reader and every option. Raises DataError for an option the reader does not have.
+
+    A reader that is not there yet is described by the options it was given; opening it says that it is missing.
+    """
+    if reader not in READERS:
+        return {"reader": reader, "options": dict(options)}
+    return {"reader": reader, "options": resolve_options(reader, READERS[reader].options, options, DataError)}
+
+
+def _candidates(cell: Cell) -> Spec:
+    chosen = cell.candidates
+    return candidate_settings(cell.method, chosen.kind if chosen else None, chosen.options if chosen else {})
+
+
+def _unlabelled(cell: Cell) -> Spec | str:
+    if cell.unlabelled in ((), (REST,)):
+        return REST if cell.unlabelled else NONE
+    parts = [name if name == REST else {"name": name, **_described(cell, name)} for name in sources(cell)]
+    return {"sources": parts} if len(parts) > 1 else cast(Spec, parts[0])
+
+
+def sources(cell: Cell) -> tuple[str, ...]:
+    """The cell's sources of unlabelled images, the rest first: its positions in a pool are those in the data set."""
+    return tuple(sorted(cell.unlabelled, key=lambda name: name != REST))
+
+
+def _described(cell: Cell, name: str) -> Spec:
+    return describe(cell.data(name).reader, cell.data(name).options)
+
+
+def candidate_settings(method: str, kind: str | None, options: Mapping[str, Value]) -> Spec:
+    """The part of a spec that says how candidate sets are made; empty for a method that takes none.
+
+    Raises MethodError where a method needs them and none are named, DataError for a kind or option that is none.
+    """
+    if method not in METHODS or not METHODS[method].takes_candidates:
+        return {}
+    if not kind:
+        raise MethodError(f"{method} learns from candidate sets: name a kind of them, such as votes_multi_target")
+    return {"candidates": {"kind": kind, "options": candidate_options(kind, options)}}
+
+
+def made_from_a_model(spec: Mapping[str, Any]) -> bool:
+    """Whether the run of this spec needs another run's predictions."""
+    asked = spec.get("candidates")
+    return needs_model(asked["kind"], asked["options"]) if asked else False
