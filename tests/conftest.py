@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import torch
-from rich.console import Console
 
 if not torch.cuda.is_available():  # Triton looks at this when it is first imported, which torchvision does below
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -125,8 +124,7 @@ def ferbench(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, drawn_faces: Path
 ) -> Callable[..., Finished]:
     """Runs the command line in this process and in `tmp_path`, without a data set of the user's own."""
-    from ferbench.bench import cli
-    from ferbench.bench.cli import app
+    from ferbench.bench import cli, terminal
 
     monkeypatch.setenv("FERBENCH_CACHE", str(drawn_faces))
     monkeypatch.delenv("FERBENCH_FERPLUS_ROOT", raising=False)
@@ -135,7 +133,7 @@ def ferbench(
     def call(*arguments: object) -> Finished:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["ferbench", *map(str, arguments)])
-        monkeypatch.setattr(app, "_console", Console(width=200))  # a console keeps the stdout it was made with
+        monkeypatch.setattr(terminal, "console", terminal.Terminal(width=200))
         with pytest.raises(SystemExit) as ended:
             cli.main()
         captured = capsys.readouterr()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ferbench.bench import files
 from ferbench.protocols.loader import FOLDER
 
 Command = Callable[..., Any]
@@ -78,7 +79,7 @@ TRAIN = {
     "too much memory": (["vanilla", "--recipe", "crop_padding=200000"], "out of memory; try a smaller batch_size"),
     "absurd learning rate": (
         ["fixmatch", "--recipe", "lr=1e30"],
-        "loss/unsupervised not finite by step 2; the last checkpoint is kept;",
+        "loss/unsupervised not finite by step 2;",
     ),
 }
 
@@ -263,35 +264,53 @@ def unfinished(ferbench: Command, tiny_arguments: list[str], tmp_path: Path) -> 
 def test_a_truncated_checkpoint(unfinished: tuple[Callable[[], Any], Path], size: int) -> None:
     again, folder = unfinished
     truncate(folder / "checkpoint.pt", size)
-    before = (folder / "metrics.jsonl").read_bytes()
+    damaged = (folder / "checkpoint.pt").read_bytes()
     done = again()
-    assert done.code == 2
-    assert f"{folder.name}/checkpoint.pt: the checkpoint is damaged or truncated; delete it" in done.error()
-    assert (folder / "metrics.jsonl").read_bytes() == before
-    (folder / "checkpoint.pt").unlink()
-    assert again().code == 0
+    assert done.code == 0
+    assert f"{folder.name}/checkpoint.pt: the checkpoint is damaged or truncated" in done.out
+    assert "it is set aside as checkpoint.damaged.pt, and the run begins anew" in done.out
+    assert (folder / "checkpoint.damaged.pt").read_bytes() == damaged
+
+
+def fill_the_disk(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Files of this name go to /dev/full, which refuses every write with "no space left on device"."""
+    write = files.write
+
+    def full(path: Path, fill: Callable[[Any], object], **options: Any) -> None:
+        def elsewhere(file: object) -> None:
+            with Path("/dev/full").open("r+b", buffering=0) as disk:
+                fill(disk)
+
+        write(path, elsewhere if path.name == name else fill, **options)
+
+    monkeypatch.setattr(files, "write", full)
 
 
 @pytest.mark.parametrize("file", ["spec.json", "metrics.jsonl", "predictions.npz", "record.json"])
-def test_a_full_disk_keeps_what_is_there(unfinished: tuple[Callable[[], Any], Path], file: str) -> None:
-    """/dev/full refuses every write with "no space left on device"."""
+def test_a_full_disk_keeps_what_is_there(
+    unfinished: tuple[Callable[[], Any], Path], monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
     again, folder = unfinished
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    (folder / f".{file}.tmp").symlink_to("/dev/full")
-    done = again()
+    with monkeypatch.context() as patch:
+        fill_the_disk(patch, file)
+        done = again()
     assert done.code == 2
     assert f"/{file}: No space left on device; free space or choose another --results folder" in done.error()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert again().code == 0
 
 
-def test_a_full_disk_at_a_checkpoint(unfinished: tuple[Callable[[], Any], Path]) -> None:
+def test_a_full_disk_at_a_checkpoint(
+    unfinished: tuple[Callable[[], Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     again, folder = unfinished
     (folder / "checkpoint.pt").unlink()
-    (folder / ".checkpoint.pt.tmp").symlink_to("/dev/full")
-    done = again()
+    with monkeypatch.context() as patch:
+        fill_the_disk(patch, "checkpoint.pt")
+        done = again()
     assert done.code == 2
-    assert "/checkpoint.pt: " in done.error() and "free space or choose another --results folder" in done.error()
+    assert "/checkpoint.pt: No space left on device; free space or choose another --results folder" in done.error()
     assert not (folder / "checkpoint.pt").exists()
     assert again().code == 0
 

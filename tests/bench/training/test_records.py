@@ -128,7 +128,7 @@ def test_a_wrong_checkpoint_is_refused_and_kept(tmp_path: Path, content: bytes |
 def test_a_damaged_json_file_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "record.json").write_text(content)
     with pytest.raises(
-        records.RunError, match="record.json: cannot be read .*; delete the run's folder to run it again"
+        records.RunError, match="record.json: cannot be read: .*; the command that made the run writes it again"
     ):
         records.read_json(tmp_path / "record.json")
 

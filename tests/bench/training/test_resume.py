@@ -93,8 +93,8 @@ def at_call(number: int, action: Callable[[], None], owner: Any, name: str, patc
 
 DEATHS: dict[str, tuple[Any, str, int]] = {
     **{f"in step {step}": (loop, "_accumulate", step) for step in sorted(random.Random(5).sample(range(1, STEPS), 3))},
-    "writing the first checkpoint": (os, "fsync", 2),  # the first file is spec.json
-    "writing the second checkpoint": (os, "fsync", 4),
+    "writing the first checkpoint": (os, "fsync", 3),  # each file is followed by its folder; the first is spec.json
+    "writing the second checkpoint": (os, "fsync", 7),
     "between the last checkpoint and metrics.jsonl": (records, "write_lines", 3),
     "before the predictions": (records, "write_predictions", 1),
     "before the record": (records, "write_json", 2),  # the first one is spec.json

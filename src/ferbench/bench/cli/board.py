@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ferbench.bench.cli.app import app, say, show
+from ferbench.bench.cli.app import app
 from ferbench.bench.cli.options import ArgumentError, Results
+from ferbench.bench.terminal import say
 from ferbench.validation import unknown
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def leaderboard(
     for protocol in known:
         for table in protocol.tables:
             if (protocol.name, table.id) in measured:
-                show(render(protocol, table, board.lines, shown))
+                say(render(protocol, table, board.lines, shown))
     say_ignored(board.ignored)
     say(f"wrote {csv or results / 'leaderboard.csv'}")
 

@@ -9,7 +9,9 @@ from typing import cast
 
 import typer
 
+from ferbench.bench import terminal
 from ferbench.bench.cli import app, board, data, lists, running, studies
+from ferbench.bench.terminal import complain
 from ferbench.errors import Interrupted, UserError
 
 FAMILIES = (lists, data, running, board, studies)  # importing them adds their commands, in this order
@@ -52,7 +54,7 @@ def _group() -> AbstractContextManager[None]:
         return nullcontext()
     from ferbench.bench.training import processes
 
-    app.screen().quiet = processes.launched_rank() > 0
+    terminal.console.quiet = processes.launched_rank() > 0
     return processes.process_group()
 
 
@@ -69,5 +71,5 @@ def _help_of(error: typer.BadParameter) -> str:
 
 def _fail(message: str, code: int) -> None:
     if int(os.environ.get(LAUNCHED, "0")) == 0:
-        print(f"ferbench: {' '.join(message.split())}", file=sys.stderr)
+        complain(message)
     sys.exit(code)

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ferbench.bench.cli.app import app, say, screen
+from ferbench.bench import terminal
+from ferbench.bench.cli.app import app
 from ferbench.bench.cli.options import ArgumentError
+from ferbench.bench.terminal import say
 from ferbench.validation import unknown
 
 KINDS = ("methods", "protocols", "datasets")
@@ -28,5 +30,5 @@ def list_command(
             say(line)
         return
     for kind in [what] if what else KINDS:
-        for line in getattr(listing, kind)(screen().width if screen().is_terminal else None):
+        for line in getattr(listing, kind)(terminal.console.width if terminal.console.is_terminal else None):
             say(line)

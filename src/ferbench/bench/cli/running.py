@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ferbench.bench.cli.app import app, say, screen, show
+from ferbench.bench import terminal
+from ferbench.bench.cli.app import app
 from ferbench.bench.cli.board import say_ignored
 from ferbench.bench.cli.data import drawn_split, this_command
 from ferbench.bench.cli.options import (
@@ -26,6 +27,7 @@ from ferbench.bench.cli.options import (
     variant,
     workspace,
 )
+from ferbench.bench.terminal import say
 
 if TYPE_CHECKING:
     from ferbench.bench.tables.reproduce import Plan
@@ -92,7 +94,7 @@ def train_command(
 
             if processes.rank() == 0:
                 write_split(drawn, faces, folder / "split.json")
-            with Bar(screen(), folder.name) as bar:
+            with Bar(terminal.console, folder.name) as bar:
                 train(run, folder, reporter=bar)
     if processes.rank() == 0:
         record = records.read_json(folder / "record.json")
@@ -164,7 +166,7 @@ def pretrain_command(
         objective, dataset, faces, values(option, "--option"), values(data_option, "--data-option"), settings, seed,
         variant(variant_name) == "released", workspace(results, root, None), recipe,
     )  # fmt: skip
-    with Bar(screen(), run.name) as bar:
+    with Bar(terminal.console, run.name) as bar:
         record = command.run_command(run, results, out, bar)
     for line in command.summary(run, record, results, out) if record else ():
         say(line)
@@ -198,7 +200,7 @@ def reproduce(
     chosen = preset or cells[0].protocol.default_preset
     plan = make_plan(cells, chosen, seeds, place, variant(variant_name))
     if WORKER in os.environ:
-        execute(plan, place, screen())
+        execute(plan, place, terminal.console)
         return
     _say_left_out(plan)
     if dry_run:
@@ -212,7 +214,7 @@ def reproduce(
         say(f"{missing} runs in {workers} processes")
         run_workers(sys.argv[1:], workers)
     else:
-        execute(plan, place, screen())
+        execute(plan, place, terminal.console)
     if processes.rank() == 0:
         _show(target, cells, results)
 
@@ -239,7 +241,7 @@ def _show(target: str, cells: list[Cell], results: Path) -> None:
     board = collect(results, list(known.values()))  # the target may be a folder of the user's own
     write_csv(board.lines, results / "leaderboard.csv")
     for table in {id(cell.table): cell for cell in cells}.values():
-        show(render(table.protocol, table.table, board.lines))
+        say(render(table.protocol, table.table, board.lines))
     say_ignored(board.ignored)
     say(f"table: {results / 'leaderboard.csv'}   runs: {results / 'runs'}")
     if target.startswith("demo"):

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ferbench.bench.cli.app import app, say, screen, show
+from ferbench.bench import terminal
+from ferbench.bench.cli.app import app
 from ferbench.bench.cli.options import Results, Roots, Threads, Weights, set_threads, workspace
+from ferbench.bench.terminal import say
 
 Target = Annotated[str, typer.Argument(help="A run's name or folder, or PAPER[/TABLE[/ROW[/COLUMN]]].")]
 
@@ -50,7 +52,7 @@ def attack_command(
     set_threads(threads)
     epsilons = tuple(epsilon or EPSILONS)
     for part in afterwards.attack(target, workspace(results, root, None), epsilons, threshold, images, pictures):
-        show(part)
+        say(part)
 
 
 @app.command("predict")
@@ -96,7 +98,7 @@ def cost_command(
     from ferbench.bench.studies import afterwards
 
     for part in afterwards.cost(target, workspace(results, None, None), size):
-        show(part)
+        say(part)
 
 
 @app.command("tune")
@@ -123,7 +125,7 @@ def tune_command(
 
     set_threads(threads)
     cell = one_cell(target)
-    with Bar(screen(), target) as bar:
+    with Bar(terminal.console, target) as bar:
         search = tune(
             cell, preset or cell.protocol.default_preset, bounds_of(bound), wolves=wolves, rounds=rounds,
             held_out=validation, seed=seed, workspace=workspace(results / "tune", root, weights),

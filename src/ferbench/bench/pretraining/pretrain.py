@@ -22,15 +22,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ferbench.bench.data.randomness import derive, generator
 from ferbench.bench.data.views.batches import Share, Stream
-from ferbench.bench.pretraining import Objective
+from ferbench.bench.pretraining import OBJECTIVES, Objective
 from ferbench.bench.pretraining.pictures import write_panels
 from ferbench.bench.pretraining.pool import Pool
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import Pretraining, State, make_state
 from ferbench.bench.training import processes, records, schedule
+from ferbench.bench.training.code import class_code
+from ferbench.bench.training.execution import Execution, keeps_threads, resume, take_up
+from ferbench.bench.training.finite import TrainingError, check_weights
 from ferbench.bench.training.interrupt import Interrupted, StopRequest
 from ferbench.bench.training.progress import Reporter, Silent
-from ferbench.bench.training.train import LOG_EVERY, TrainingError
+from ferbench.bench.training.train import LOG_EVERY
 
 SHOWN = 8  # images in the picture at the end
 
@@ -46,6 +49,7 @@ class Stepper(nn.Module):
         return self.objective.step(views, noise, fraction)
 
 
+@keeps_threads
 def pretrain(
     run: Pretraining, folder: Path, *, device: torch.device | None = None, reporter: Reporter | None = None
 ) -> dict[str, Any]:
@@ -60,11 +64,14 @@ def pretrain(
     if share.rank == 0:
         records.write_json(folder / "spec.json", run.spec)
 
+    # how it is carried out: a run that goes on keeps what it began with
+    execution = Execution.here(class_code(OBJECTIVES[run.objective]), device, settings.dtype, share.world)
+    saved = take_up(checkpoint, identity, execution, reporter.note, keeper=share.rank == 0)
+
     # the model, and what moves it
     state = make_state(run, device)
-    if checkpoint.exists():
-        state.load(records.load_checkpoint(checkpoint, identity))
-        reporter.note(f"continuing after step {state.step}")
+    if saved:
+        resume(state, saved, checkpoint, reporter.note)
     stepper: nn.Module = Stepper(state.objective)
     if share.world > 1:
         stepper = DistributedDataParallel(stepper)
@@ -78,7 +85,7 @@ def pretrain(
 
     def checkpoint_now() -> None:
         if share.rank == 0:
-            records.save_checkpoint(checkpoint, state.to_dict(identity))
+            records.save_checkpoint(checkpoint, {**state.to_dict(identity), **execution.saved()})
 
     with StopRequest() as stop:
         state.objective.train()
@@ -115,6 +122,7 @@ def pretrain(
             if state.step % settings.steps_per_epoch == 0:
                 state.seconds += time.perf_counter() - started
                 started = time.perf_counter()
+                check_weights(state.objective)
                 line = {"epoch": state.step // settings.steps_per_epoch, "step": state.step, "lr": rate, **means}
                 state.history.append(line | {"seconds": round(state.seconds, 3)})
                 state.sums = {}
@@ -129,7 +137,7 @@ def pretrain(
                 checkpoint_now()
                 raise Interrupted(asked, f"stopped after step {state.step} of {total}; run it again to continue")
 
-    return _finish(run, state, pool, folder) if share.rank == 0 else {}
+    return _finish(run, state, pool, folder, execution.record()) if share.rank == 0 else {}
 
 
 def draw_noise(seed: int, step: int, batch: int, patches: int, share: Share) -> Tensor:
@@ -137,11 +145,12 @@ def draw_noise(seed: int, step: int, batch: int, patches: int, share: Share) -> 
     return torch.rand(batch, patches, generator=generator(seed, "mask", step))[share.rows]
 
 
-def _finish(run: Pretraining, state: State, pool: Pool, folder: Path) -> dict[str, Any]:
+def _finish(run: Pretraining, state: State, pool: Pool, folder: Path, execution: Mapping[str, Any]) -> dict[str, Any]:
     """Write weights, picture and record."""
     records.write_lines(folder / "metrics.jsonl", state.history)
     encoder = {name: value.detach().cpu().contiguous() for name, value in state.objective.encoder.state_dict().items()}
-    records.write(folder / "weights.pt", lambda file: torch.save({"state_dict": encoder}, file))
+    weights = {"state_dict": encoder, "sealed": True}
+    records.write(folder / "weights.pt", lambda file: torch.save(weights, file), sealed=True)
     recipe = run.settings.views()
     count = min(SHOWN, len(pool.positions))
     plain = pool.plain(torch.from_numpy(pool.positions[:: len(pool.positions) // count][:count]), recipe)
@@ -152,7 +161,10 @@ def _finish(run: Pretraining, state: State, pool: Pool, folder: Path) -> dict[st
     if panels is not None:
         write_panels(folder / "panels.png", panels, recipe)
     record = {
+        "format": records.RECORD_FORMAT,
         "status": "finished",
+        "finished_at": records.now(),
+        **execution,
         "loss": state.history[-1]["loss"],
         "seconds": round(state.seconds, 1),
         "steps": state.step,
@@ -174,7 +186,7 @@ def _means(sums: Mapping[str, Tensor], name: str, step: int) -> dict[str, float]
     values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
     means = {key: values[key] / values["steps"] for key in values if key != "steps"}
     if not all(math.isfinite(value) for value in means.values()):
-        raise TrainingError(f"{name}: the loss is not finite by step {step}; the last checkpoint is kept; lower lr")
+        raise TrainingError(f"{name}: the loss is not finite by step {step}; lower lr")
     return means
 
 

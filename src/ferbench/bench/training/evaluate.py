@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ferbench.bench.data.views.augment import ViewRecipe
 from ferbench.bench.data.views.batches import Batches, ImageStore, view_batches
 from ferbench.bench.training import records
+from ferbench.bench.training.finite import check_scores
 from ferbench.bench.training.metrics import metrics
 from ferbench.bench.training.networks.features import passed_features
 from ferbench.bench.training.state import Run, State
@@ -37,14 +39,21 @@ def evaluate(run: Run, state: State, batches: Batches, test_store: ImageStore) -
 def scores(
     method: Method, store: ImageStore, indices: NDArray[np.int64], recipe: ViewRecipe
 ) -> dict[str, NDArray[np.float32]]:
-    """Scores [N, K] of un-augmented images by inference rule, the headline rule first."""
+    """Scores [N, K] of un-augmented images by inference rule, the headline rule first.
+
+    Raises TrainingError for scores that are not finite.
+    """
     method.eval()
     parts = [method.predict_all(images) for images in view_batches(store, indices, recipe)]
-    return {rule: torch.cat([part[rule].float() for part in parts]).cpu().numpy() for rule in parts[0]}
+    found = {rule: torch.cat([part[rule].float() for part in parts]).cpu().numpy() for rule in parts[0]}
+    check_scores(found, method)
+    return found
 
 
-def finish(run: Run, state: State, batches: Batches, test_store: ImageStore, folder: Path) -> dict[str, Any]:
-    """Write predictions and record of the evaluated model."""
+def finish(
+    run: Run, state: State, batches: Batches, test_store: ImageStore, folder: Path, execution: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write predictions and record of the evaluated model; execution: what the record says of how it was trained."""
     evaluated = state.average.method if state.average and run.recipe.evaluate == "ema" else state.method
     with passed_features(evaluated) as passed:
         final = scores(evaluated, test_store, run.test, batches.recipe)
@@ -56,7 +65,10 @@ def finish(run: Run, state: State, batches: Batches, test_store: ImageStore, fol
     records.write_lines(folder / "metrics.jsonl", state.history)
     records.write_predictions(folder / "predictions.npz", final, **arrays)
     record = {
+        "format": records.RECORD_FORMAT,
         "status": "finished",
+        "finished_at": records.now(),
+        **execution,
         "metrics": select(state.history, "ema" if evaluated is not state.method else "student"),
         "evaluated": "ema" if evaluated is not state.method else "student",
         "seconds": round(state.seconds, 1),

@@ -71,7 +71,7 @@ class Bar:
         self._progress.stop()
 
     def note(self, text: str) -> None:
-        self._console.print(f"  {text}", highlight=False)
+        self._console.print(f"  {text}", soft_wrap=True)
 
     def step(self, step: int, total: int, means: Mapping[str, float]) -> None:
         self._progress.update(self._task, completed=step, total=total, status=_status(means))

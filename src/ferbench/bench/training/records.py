@@ -1,4 +1,4 @@
-"""The files of a run: written to a temporary name and renamed, so that a killed run leaves whole files only.
+"""The files of a run: whole or not at all, and what could be changed unseen ends in its digest.
 
 `results/runs/<run-id>/` holds spec.json (fully resolved), metrics.jsonl (a line per epoch), predictions.npz (of the
 test images: scores, labels, features), record.json (metrics, time, memory, versions) and checkpoint.pt (plain types).
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,15 +22,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench import __version__
+from ferbench.bench import files
 from ferbench.bench.training.environment import commit, device_name, installed
-from ferbench.errors import UserError
 
 Spec = dict[str, Any]
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2  # 1 had no digest and no code; finished runs of it can still be opened
+RECORD_FORMAT = 1
 
 
-class RunError(UserError):
+class RunError(files.FileError):
     """A run cannot start, continue or write; the message is one line that says where and how to mend it."""
+
+
+class NoCheckpoint(RunError):
+    """There is no checkpoint."""
+
+
+class DamagedCheckpoint(RunError):
+    """There is a checkpoint, and it is not what was written."""
 
 
 def spec_hash(spec: Mapping[str, Any]) -> str:
@@ -47,21 +56,12 @@ def run_id(spec: Mapping[str, Any]) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([*words, f"s{spec['seed']}", spec_hash(spec)[:8]]))
 
 
-def write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all. Raises RunError with the reason when the disk refuses."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def write(path: Path, fill: Callable[[BinaryIO], object], *, sealed: bool = False) -> None:
+    """Write a file whole or not at all; `sealed`: with its digest. Raises RunError when the disk refuses."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise RunError(f"cannot write {path}: {reason}; free space or choose another --results folder") from error
+        files.write(path, fill, sealed=sealed)
+    except files.FileError as error:
+        raise RunError(f"{error}; free space or choose another --results folder") from error
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -70,11 +70,31 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Raises RunError when the file is damaged."""
+    with _own():
+        return files.read_json(path)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """A run's metrics.jsonl. Raises RunError when it is damaged or holds nothing."""
+    with _own():
+        lines = files.read_json_lines(path)
+    if not lines:
+        raise RunError(f"{path}: holds no epoch")
+    return lines
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Raises RunError when the file is damaged."""
+    with _own():
+        return files.read_arrays(path)
+
+
+@contextmanager
+def _own() -> Iterator[None]:
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); delete the run's folder to run it again") from error
-    return document
+        yield
+    except files.FileError as error:
+        raise RunError(f"{error}; the command that made the run writes it again") from error
 
 
 def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -85,33 +105,42 @@ def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 def write_predictions(path: Path, scores: Mapping[str, NDArray[np.float32]], **arrays: NDArray[Any]) -> None:
     """Scores [N, K] by inference rule, with labels and whatever else belongs to the test images."""
     named: dict[str, NDArray[Any]] = {f"scores_{rule}": values for rule, values in scores.items()} | arrays
-    write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **named))
+    write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **named), sealed=True)
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     import torch
 
-    write(path, lambda file: torch.save({"format": CHECKPOINT_FORMAT, **state}, file))
+    write(path, lambda file: torch.save({"format": CHECKPOINT_FORMAT, **state}, file), sealed=True)
 
 
 def load_checkpoint(path: Path, expected_spec: str) -> dict[str, Any]:
-    """Raises RunError for a file that is missing or truncated, or that belongs to another spec or version."""
+    """Raises NoCheckpoint, DamagedCheckpoint, or RunError for one that belongs to another spec or version."""
     import torch
 
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with files.open_regular(path) as file:
+            sealed = files.check_seal(file)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError("it holds no state")
+        if state.get("format") == CHECKPOINT_FORMAT and not sealed:
+            raise ValueError("its digest is gone")
     except FileNotFoundError as error:
-        raise RunError(
+        raise NoCheckpoint(
             f"{path}: no such checkpoint: the folder holds the run's record without its weights; delete the folder and "
             "train the run again"
         ) from error
     except Exception as error:  # zip, pickle and torch all report damage differently
-        raise RunError(
-            f"{path}: the checkpoint is damaged or truncated; delete it to start this run again, or put a copy back"
-        ) from error
-    if state.get("format") != CHECKPOINT_FORMAT or state.get("spec") != expected_spec:
+        raise DamagedCheckpoint(f"{path}: the checkpoint is damaged or truncated ({files.reason(error)})") from error
+    if state.get("format") not in (1, CHECKPOINT_FORMAT) or state.get("spec") != expected_spec:
         raise RunError(f"{path}: the checkpoint belongs to another run or version; delete it to start this run again")
-    return state
+    return {"code": "unknown", **state}
+
+
+def now() -> str:
+    """The time in UTC, as a record keeps it: 2026-11-29T14:05:09Z."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def environment() -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The training loop: from a resolved run to its record, top to bottom.
 
 Everything that changes during training lies in `State` and is saved whole at each epoch's end and on SIGTERM or Ctrl-C;
-all random numbers are functions of (seed, step). A run that was killed continues from its last checkpoint and ends, on
-the CPU with the same number of threads, bit for bit where an uninterrupted run ends.
+all random numbers are functions of (seed, step). A run that was killed continues from its last checkpoint, with the
+number of threads it began with, and ends on the same machine's CPU bit for bit where an uninterrupted run ends.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from torch.nn.parallel import DistributedDataParallel
 from ferbench.bench.data.randomness import derive, generator
 from ferbench.bench.data.views.batches import Batches, ImageStore, Share, view_batches
 from ferbench.bench.training import processes, records, schedule
+from ferbench.bench.training.code import method_code
 from ferbench.bench.training.evaluate import evaluate, finish
+from ferbench.bench.training.execution import Execution, keeps_threads, resume, take_up
+from ferbench.bench.training.finite import TrainingError, check_weights
 from ferbench.bench.training.interrupt import Interrupted, StopRequest
 from ferbench.bench.training.progress import Reporter, Silent
 from ferbench.bench.training.state import Run, State, make_batches, make_state
-from ferbench.errors import UserError
 from ferbench.methods import (
     Ask,
     Labelled,
@@ -41,10 +43,6 @@ from ferbench.protocols.schema import Recipe
 LOG_EVERY = 50  # steps between looks at the device: the bar, and the check for NaN
 
 
-class TrainingError(UserError):
-    """Training went wrong (a loss is not finite); the message is one line."""
-
-
 class Stepper(nn.Module):
     """A method's step as `forward`, which is what DistributedDataParallel wraps."""
 
@@ -56,6 +54,7 @@ class Stepper(nn.Module):
         return self.method.step(labelled, unlabelled, progress)
 
 
+@keeps_threads
 def train(
     run: Run, folder: Path, *, device: torch.device | None = None, reporter: Reporter | None = None
 ) -> dict[str, Any]:
@@ -71,11 +70,14 @@ def train(
     if share.rank == 0:
         records.write_json(folder / "spec.json", run.spec)
 
+    # how it is carried out: a run that goes on keeps what it began with
+    execution = Execution.here(method_code(run.method, run.values), device, recipe.dtype, share.world)
+    saved = take_up(checkpoint, identity, execution, reporter.note, keeper=share.rank == 0)
+
     # the model, and what moves it
     state = make_state(run, device, reporter)
-    if checkpoint.exists():
-        state.load(records.load_checkpoint(checkpoint, identity))
-        reporter.note(f"continuing after step {state.step}")
+    if saved:
+        resume(state, saved, checkpoint, reporter.note)
     stepper: nn.Module = Stepper(state.method)
     if share.world > 1:
         if device.type == "cuda":
@@ -91,7 +93,7 @@ def train(
 
     def checkpoint_now() -> None:
         if share.rank == 0:
-            records.save_checkpoint(checkpoint, state.to_dict(identity))
+            records.save_checkpoint(checkpoint, {**state.to_dict(identity), **execution.saved()})
 
     with StopRequest() as stop:
         state.method.train()
@@ -130,6 +132,7 @@ def train(
             # the end of an epoch
             if state.step % recipe.steps_per_epoch == 0:
                 state.method.end_epoch(Progress(fraction, epoch), _answers(state, batches, epoch))
+                check_weights(state.method, *([state.average.method] if state.average else []))
                 line = {"epoch": epoch + 1, "step": state.step, "lr": lr, **means}
                 if share.rank == 0:
                     line |= evaluate(run, state, batches, test_store)
@@ -149,7 +152,7 @@ def train(
                 checkpoint_now()
                 raise Interrupted(asked, f"stopped after step {state.step} of {total}; run it again to continue")
 
-    return finish(run, state, batches, test_store, folder) if share.rank == 0 else {}
+    return finish(run, state, batches, test_store, folder, execution.record()) if share.rank == 0 else {}
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
@@ -194,7 +197,7 @@ def _means(sums: dict[str, Tensor], spec: records.Spec, step: int) -> dict[str, 
     broken = [name for name, value in means.items() if not math.isfinite(value)]
     if broken:
         raise TrainingError(
-            f"{records.run_id(spec)}: {', '.join(broken)} not finite by step {step}; the last checkpoint is kept; "
+            f"{records.run_id(spec)}: {', '.join(broken)} not finite by step {step}; "
             "try a lower learning rate, gradient clipping or float32"
         )
     means |= {

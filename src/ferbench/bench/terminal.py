@@ -1,0 +1,46 @@
+"""The one way to the terminal. Names of files, classes and runs come from anybody: none of it is markup or a command.
+
+Square brackets are printed as they are, and control characters are shown (a newline as \\n, an escape as \\x1b), in
+lines and in tables alike. Only process 0 of a torchrun speaks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+# C0 and C1 controls, line and paragraph separators, marks that turn the direction of text, and lone surrogates
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def shown(text: str) -> str:
+    """`text` in one line, with its control characters written out."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class Terminal(Console):
+    """A console on which a string is only text, wherever it stands: printed, or in the cell of a table."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(shown(text), **options)
+
+
+console = Terminal()
+
+
+def say(*parts: RenderableType) -> None:
+    """Print each part: a string as one line that is not broken, anything else (a table) as it is drawn."""
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
+
+
+def complain(message: str) -> None:
+    """One line on stderr, whatever the message holds."""
+    print(f"ferbench: {shown(' '.join(message.split()))}", file=sys.stderr, flush=True)
