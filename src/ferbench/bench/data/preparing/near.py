@@ -12,6 +12,7 @@ bits nearest to their median are tried both ways. What the codes find, the thumb
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,8 @@ def thumbnails(images: NDArray[np.uint8]) -> Thumbs:
         return np.stack([np.asarray(image) for image in small]).reshape(-1, SIDE * SIDE)
     rows = sum((grey[:, k::step] for k in range(1, step)), start=grey[:, ::step].astype(np.uint32))
     cells = sum((rows[:, :, k::step] for k in range(1, step)), start=rows[:, :, ::step])
-    return ((cells + step * step // 2) // (step * step)).astype(np.uint8).reshape(-1, SIDE * SIDE)
+    means: Thumbs = ((cells + step * step // 2) // (step * step)).astype(np.uint8)
+    return means.reshape(-1, SIDE * SIDE)
 
 
 def near_copies(thumbs: Thumbs, same: NDArray[np.int64], usable: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -108,7 +110,7 @@ def _blocks(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _codes(unit: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _codes(unit: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
     """[N] code of each image, and [N, 2 ** WEAK] that code with its weakest bits both ways."""
     bits = min(len(unit).bit_length() + SPARE_BITS, 40)
     values = unit @ _waves(bits)
