@@ -64,6 +64,25 @@ def test_fingerprints_and_weights_do_not_decide(tmp_path: Path, record_run: Reco
     assert count(tmp_path)[0][REMOP] == names
 
 
+def test_runs_on_other_pixels_are_not_averaged(tmp_path: Path, record_run: RecordRun) -> None:
+    """Two seeds on one alignment of the faces and one, the oldest, on another; runs without pixels are a copy too."""
+    names = [record_run(REMOP, seed, 80.0) for seed in (1, 2, 3)]
+    for place, name in enumerate(names):
+        os.utime(tmp_path / "runs" / name / "record.json", (place, place))
+
+    def on(name: str, pixels: str) -> None:
+        changed(tmp_path, name, lambda spec: spec["dataset"].update(pixels=pixels))
+
+    on(names[1], "b")
+    on(names[2], "b")
+    by_cell, lines = count(tmp_path)
+    assert by_cell[REMOP] == set(names[1:])
+    (ignored,) = (line for line in lines if line.run_id == names[0])
+    assert ignored.reason == f"made on other images than {names[2]}: same names, other pixels"
+    on(names[0], "b")
+    assert count(tmp_path)[0][REMOP] == set(names)
+
+
 @pytest.mark.parametrize(
     "parameters",
     [

@@ -28,6 +28,9 @@ def prepare(
     root: Annotated[Path | None, typer.Option(help="Folder of your copy.")] = None,
     option: ReaderOptions = None,
     partial: Annotated[bool, typer.Option(help="Accept a copy whose counts differ from the published ones.")] = False,
+    verify: Annotated[
+        bool, typer.Option(help="Hold every image of a prepared copy against its digest, however large it is.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Images decoded at once; default: one per core.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -45,7 +48,7 @@ def prepare(
         task = bar.add_task(f"decoding {dataset}", total=None)
         report = prepare_dataset(
             dataset, values(option, "--option"), root=root, cache=cache_root(), partial=partial,
-            threads=threads or os.cpu_count() or 1,
+            verify=verify, threads=threads or os.cpu_count() or 1,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     print(json.dumps(report.json(), indent=1) if as_json else report.text())

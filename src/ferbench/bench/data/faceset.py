@@ -31,6 +31,9 @@ class FaceSet:
     folds:    [N] int64, the data set's own folds for cross-validation, where it has them
     options:  the reader's options that made this set (label file, rule, classes, ...): part of its identity
     fingerprint: SHA-256 (hex) over the options, the ids, the labels, the parts and the train and test indices
+    pixels:   SHA-256 (hex) over all images: with the fingerprint it says which data a run was made on, for two copies
+              may have equal names and other pixels. "": the fingerprint says it all (the published pixels of FERPlus,
+              which runs were recorded on before this was kept)
     """
 
     name: str
@@ -48,6 +51,11 @@ class FaceSet:
     subjects: NDArray[np.int64] | None = None
     folds: NDArray[np.int64] | None = None
     ballots: NDArray[np.uint8] | None = None
+    pixels: str = ""
+
+    def identity(self) -> dict[str, str]:
+        """What a run keeps of the data it was made on."""
+        return {"fingerprint": self.fingerprint, **({"pixels": self.pixels} if self.pixels else {})}
 
     def class_counts(self, indices: NDArray[np.int64]) -> dict[str, int]:
         """Images per class name among `indices`, in class order; those without a class are not counted."""

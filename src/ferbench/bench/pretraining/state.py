@@ -82,7 +82,7 @@ def resolve(
     values = objective_values(objective, options, released=released)
     images = sum(len(faces.train) for _, faces in data)
     settings = settings.resolved(images)
-    described = [{**described, "fingerprint": faces.fingerprint} for described, faces in data]
+    described = [{**described, **faces.identity()} for described, faces in data]
     spec = {
         "objective": objective, "options": values, "settings": asdict(settings), "data": described, "seed": seed,
     }  # fmt: skip

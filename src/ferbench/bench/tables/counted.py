@@ -31,6 +31,7 @@ class Run:
     preset: str
     seed: int
     metrics: Mapping[str, Mapping[str, float]]  # selection -> metric -> percent
+    pixels: tuple[str, ...] = ()  # of the images trained, tested and drawn from, as far as they are named
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,23 @@ def counted_runs(results: Path, protocols: Mapping[str, Protocol]) -> tuple[list
             key = (first.cell.id, first.variant, first.preset, first.seed)
             if key in newest:
                 ignored.append(Ignored(newest[key][0].id, f"{first.id} is newer, with the same settings and seed"))
+            newest.pop(key, None)  # so that they stand in the order of time
             newest[key] = runs
-    return [run for runs in newest.values() for run in runs], ignored
+    counted, others = _of_one_copy([run for runs in newest.values() for run in runs])
+    return counted, ignored + others
+
+
+def _of_one_copy(runs: Sequence[Run]) -> tuple[list[Run], list[Ignored]]:
+    """The runs without those whose cell, variant and preset have a newer run on other pixels: never averaged."""
+    latest = {(run.cell.id, run.variant, run.preset): run for run in runs}
+    kept, others = [], {}
+    for run in runs:
+        last = latest[run.cell.id, run.variant, run.preset]
+        if run.pixels == last.pixels:
+            kept.append(run)
+        else:
+            others[run.id] = Ignored(run.id, f"made on other images than {last.id}: same names, other pixels")
+    return kept, list(others.values())
 
 
 def runs_of(cell: Cell, by_cell: Mapping[str, Sequence[Run]]) -> list[Run]:
@@ -114,7 +130,8 @@ def _read(
                 return Ignored(name, f"its settings are no longer those of {made_for['cell']} or any other cell")
         metrics = {part: {key: float(value) for key, value in row.items()} for part, row in record["metrics"].items()}
         metrics["last"] |= read_extras(path.parent)
-        return [Run(name, cell, spec["variant"], spec["preset"], spec["seed"], metrics) for cell in served]
+        pixels = tuple(str(spec[part].get("pixels", "")) for part in DATA if isinstance(spec[part], dict))
+        return [Run(name, cell, spec["variant"], spec["preset"], spec["seed"], metrics, pixels) for cell in served]
     except records.RunError as error:
         return Ignored(name, str(error))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -164,7 +181,7 @@ def _cells_by_settings(protocols: Iterable[Protocol], made: Container[Kind]) -> 
 
 
 def _key(spec: Mapping[str, Any]) -> str:
-    """What must agree: all settings but the seed; not the fingerprints, which are of the data at hand.
+    """What must agree: all settings but the seed; not the fingerprints and pixels, which are of the data at hand.
 
     A user may write 150 where a protocol has 150.0, and leave the validation share out where it is none. A recipe is
     compared without what is at its default, so that a new key with a default leaves old runs what they are.
@@ -172,7 +189,7 @@ def _key(spec: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in spec.items() if key not in ("seed", "weights", "made_for")}
     for part in (*DATA, "candidates") if "candidates" in kept else DATA:
         if isinstance(kept[part], dict):
-            kept[part] = {key: value for key, value in kept[part].items() if key != "fingerprint"}
+            kept[part] = {key: value for key, value in kept[part].items() if key not in ("fingerprint", "pixels")}
     kept["recipe"] = {key: value for key, value in kept["recipe"].items() if value != DEFAULTS.get(key, MISSING)}
     if "after" in kept:
         kept["after"] = _key({key: value for key, value in kept["after"].items() if key != "hash"})

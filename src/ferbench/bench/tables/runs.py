@@ -112,9 +112,10 @@ def make_run(
     recipe = fitted(recipe, len(split.labelled), len(rest), len(split.validation))
     weights = None if start else workspace.weight_file(recipe.weights)
     spec = dict(spec)
-    for part, data in (("dataset", faces), ("test", test), ("unlabelled", unlabelled), ("split", split)):
+    for part, data in (("dataset", faces), ("test", test), ("unlabelled", unlabelled)):
         if data is not None:
-            spec[part] = {**spec[part], "fingerprint": data.fingerprint}
+            spec[part] = {**spec[part], **data.identity()}
+    spec["split"] = {**spec["split"], "fingerprint": split.fingerprint}
     spec["weights"] = {"name": recipe.weights, "sha256": _sha256(weights)} if weights else None
     prepare = partial(_load, path=weights) if weights else partial(load_stage, start=start) if start else None
     if start:

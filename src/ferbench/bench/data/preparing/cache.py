@@ -2,21 +2,25 @@
 
 A prepared data set is a folder `<cache>/<data set>-<hash of its source>/` with
     images.npy  [N, H, W, C] uint8, opened as a read-only memory map
-    index.npz   arrays about the images (ids, parts, votes, ...), numbers and text only, never pickled objects
+    index.npz   arrays about the images (ids, parts, digests, votes, ...), numbers and text only, never pickled objects
     meta.json   format, source, layout, number of images, and what the reader wishes to remember
 It knows nothing of label rules, so one folder serves every option of a reader.
+
+Nothing in it can change unseen: meta.json holds a digest of itself and of index.npz, and index.npz one of each image.
+The first two are looked at whenever the folder is opened, the images by `intact.py`.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import json
 import math
 import os
 import shutil
 import time
 import uuid
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,8 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
+from ferbench.bench.data.preparing.fingerprint import image_digests, pixel_fingerprint
 
-FORMAT = 1  # raise when the meaning of a stored array changes: older folders are then decoded again
+FORMAT = 2  # raise when the meaning of a stored array changes: older folders are then decoded again
 ABANDONED_S = 24 * 3600.0
 
 
@@ -37,14 +42,18 @@ class Prepared:
     """An open prepared data set.
 
     images: [N, H, W, C] uint8, read-only memory map
-    index:  arrays by name; `ids` [N] str and `parts` [N] int8 are always there
-    meta:   what meta.json holds
+    index:  arrays by name; `ids` [N] str, `parts` [N] int8 and `digests` [N, 16] uint8 are always there
+    meta:   what meta.json holds; `pixels` is the fingerprint of all images
+    checked: what was found when the images were held against their digests, one line each
+    made:    whether it was made by the call that returned it
     """
 
     folder: Path
     images: NDArray[np.uint8]
     index: Mapping[str, NDArray[Any]]
     meta: Mapping[str, Any]
+    checked: tuple[str, ...] = ()
+    made: bool = False
 
 
 @dataclass
@@ -58,7 +67,8 @@ class Draft:
 
 def cache_root() -> Path:
     """Where prepared data sets lie: $FERBENCH_CACHE, else ~/.cache/ferbench."""
-    return Path(os.environ.get("FERBENCH_CACHE") or Path.home() / ".cache" / "ferbench")
+    named = os.environ.get("FERBENCH_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "ferbench"
 
 
 def load_prepared(folder: Path, dataset: str, reader: str = "") -> Prepared:
@@ -72,14 +82,21 @@ def load_prepared(folder: Path, dataset: str, reader: str = "") -> Prepared:
         if not isinstance(meta, dict) or (meta.get("dataset"), meta.get("format")) != (dataset, FORMAT):
             raise ValueError(f"meta.json is not of a {dataset} data set in format {FORMAT}")
         root = str(meta.get("root", root))
+        if meta.pop("digest", None) != _digest_of(meta):
+            raise ValueError("meta.json has been changed")
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        with np.load(folder / "index.npz", allow_pickle=False) as stored:
+        packed = (folder / "index.npz").read_bytes()
+        if hashlib.sha256(packed).hexdigest() != meta["index_sha256"]:
+            raise ValueError("index.npz has been changed")
+        with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
             index = dict(stored)
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != meta["images"]:
             raise ValueError(f"images.npy holds {images.dtype} {images.shape}, expected {meta['images']} uint8 images")
-        if any(len(index[name]) != len(images) for name in ("ids", "parts")):
+        if any(len(index[name]) != len(images) for name in ("ids", "parts", "digests")):
             raise ValueError("index.npz and images.npy differ in length")
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes make the JSON, NumPy and zip readers raise all sorts
         raise DataError(
             f"prepared {dataset} at {folder} cannot be read ({_one_line(error)}): "
             f"run `ferbench prepare {reader or dataset} --root {root}` to make it again"
@@ -107,12 +124,21 @@ def write_prepared(folder: Path, dataset: str, shape: tuple[int, int, int, int])
         yield draft
         with writing(folder):
             images.flush()
-            arrays: dict[str, Any] = draft.index
-            np.savez(work / "index.npz", **arrays)
-            write_meta(work, {"dataset": dataset, "format": FORMAT, "images": shape[0], **draft.meta})
+            index = draft.index if "digests" in draft.index else draft.index | {"digests": image_digests(images)}
+            seal(work, dataset, index, draft.meta)
             put_in_place(work, folder, dataset)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def seal(work: Path, dataset: str, index: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
+    """Write index.npz and meta.json beside the images in `work`, with what tells a later change."""
+    arrays: dict[str, Any] = dict(index)
+    np.savez(work / "index.npz", **arrays)
+    with (work / "index.npz").open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    known = {"dataset": dataset, "format": FORMAT, "images": len(index["ids"])}
+    write_meta(work, {**known, **meta, "pixels": pixel_fingerprint(index["digests"]), "index_sha256": sha256})
 
 
 @contextmanager
@@ -152,8 +178,13 @@ def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
     """Write meta.json, whole or not at all."""
     work = _beside(folder / "meta.json")
     with writing(folder):
-        work.write_text(json.dumps(dict(meta), indent=1) + "\n", encoding="utf-8")
+        work.write_text(json.dumps({**meta, "digest": _digest_of(meta)}, indent=1) + "\n", encoding="utf-8")
         os.replace(work, folder / "meta.json")
+
+
+def _digest_of(meta: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of what meta.json says."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _one_line(error: Exception) -> str:

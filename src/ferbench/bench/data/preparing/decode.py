@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -11,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
+from ferbench.bench.data.preparing.fingerprint import image_digest
 from ferbench.bench.data.preparing.geometry import Matrix, alignment, to_square, warp, window_of
+from ferbench.bench.data.preparing.near import thumbnails
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # no format whose decoder starts another program
 MOST_PIXELS = 64_000_000  # a decompression bomb announces more; no camera behind these data sets does
@@ -34,6 +35,7 @@ class Settings:
     crop:     none, box or align
     resize:   square, pad or centre_crop
     margin:   around the box, as a share of its sides
+    turn:     upright as the file's EXIF orientation says; not where boxes and landmarks are in pixels as stored
     """
 
     size: int
@@ -41,6 +43,7 @@ class Settings:
     crop: str
     resize: str
     margin: float
+    turn: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,11 @@ class Decoded:
     """An image as stored.
 
     pixels:              [size, size, channels]
-    width, height, mode: of the file
+    width, height, mode: of the file, once it is turned
     matrix:              [2, 3] map from file to stored pixels
     digest:              16 bytes that are the same for the same stored pixels, and for no others by accident
+    thumbnail:           [256] what near copies are found by
+    turned:              whether its EXIF orientation is another than upright, and so heeded or not
     """
 
     pixels: NDArray[np.uint8]
@@ -59,6 +64,8 @@ class Decoded:
     mode: str
     matrix: Matrix
     digest: bytes
+    thumbnail: NDArray[np.uint8]
+    turned: bool
 
 
 @contextmanager
@@ -96,37 +103,47 @@ def decode_image(
     all one mean the box, else the whole image.
     """
     try:
-        image, mode = _pixels(data, "L" if settings.channels == 1 else "RGB")
+        image, mode, turned = _pixels(data, "L" if settings.channels == 1 else "RGB", settings.turn)
         square, matrix = _square(image, settings, box, landmarks)
         shape = (settings.size, settings.size, settings.channels)
         pixels = np.ascontiguousarray(square, dtype=np.uint8).reshape(shape)
     except Exception as error:
         raise _bad(error) from error
-    digest = hashlib.blake2b(pixels.data, digest_size=16).digest()
-    return Decoded(pixels, image.width, image.height, mode, matrix, digest)
+    thumbnail = thumbnails(pixels[None])[0]
+    return Decoded(pixels, image.width, image.height, mode, matrix, image_digest(pixels), thumbnail, turned)
 
 
-def to_rgb(data: bytes | NDArray[np.uint8]) -> Image.Image:
-    """The whole image in colour, as detectors want it. Raises BadImage."""
+def to_rgb(data: bytes | NDArray[np.uint8], *, turn: bool = True) -> Image.Image:
+    """The whole image in colour, as detectors and networks want it; turn: as in Settings. Raises BadImage."""
     try:
-        return _pixels(data, "RGB")[0]
+        return _pixels(data, "RGB", turn)[0]
     except Exception as error:
         raise _bad(error) from error
 
 
-def _pixels(data: bytes | NDArray[np.uint8], wanted: str) -> tuple[Image.Image, str]:
-    """The decoded image in the mode `wanted`, and the mode it had. Transparency is dropped, not blended."""
+def _pixels(data: bytes | NDArray[np.uint8], wanted: str, turn: bool) -> tuple[Image.Image, str, bool]:
+    """The decoded image in the mode `wanted`, the mode it had, and whether it lies on its side in the file.
+
+    Transparency is dropped, not blended.
+    """
     if isinstance(data, np.ndarray):
         image = Image.fromarray(data)
-        return image.convert(wanted), image.mode
+        return image.convert(wanted), image.mode, False
     with _open(data) as image:
-        mode = image.mode
-        if mode == wanted:
-            image.load()
-            return image, mode
+        mode, turned = image.mode, _lies(image)
+        image.load()
+        upright = ImageOps.exif_transpose(image) if turned and turn else image
         # A palette may hold transparency, which only RGBA can take over without a warning.
-        source = image.convert("RGBA") if mode in ("P", "PA") else image
-        return source.convert(wanted), mode
+        source = upright.convert("RGBA") if mode in ("P", "PA") else upright
+        return (source if mode == wanted else source.convert(wanted)), mode, turned
+
+
+def _lies(image: Image.Image) -> bool:
+    """Whether the file says that it is to be turned or mirrored for viewing; a damaged EXIF block says nothing."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:
+        return False
 
 
 def _square(

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 def faceset_fingerprint(
@@ -30,3 +30,27 @@ def faceset_fingerprint(
         digest.update(len(field).to_bytes(8, "little"))
         digest.update(field)
     return digest.hexdigest()
+
+
+def image_digest(image: NDArray[np.uint8]) -> bytes:
+    """16 bytes that are the same for the same pixels, and for no others by accident."""
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+
+
+def image_digests(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[N, 16] the digest of each image of [N, H, W, C]."""
+    plain = np.asarray(images)  # rows of a memory map cost more than their digests
+    return np.frombuffer(b"".join(map(image_digest, plain)), np.uint8).reshape(-1, 16)
+
+
+def pixel_fingerprint(digests: NDArray[np.uint8]) -> str:
+    """SHA-256 (hex) over the digests [N, 16] of all images in their order; zeros stand for an image without pixels."""
+    return hashlib.sha256(np.ascontiguousarray(digests).tobytes()).hexdigest()
+
+
+def same_pixels(digests: NDArray[np.uint8], readable: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """[N] index of the first image with exactly the same pixels, itself where there is none; unreadable: itself."""
+    _, first, group = np.unique(
+        np.ascontiguousarray(digests).view("S16"), return_index=True, return_inverse=True
+    )  # byte strings of one length compare rightly, whatever zeros they end in
+    return np.where(readable, first[group.reshape(-1)], np.arange(len(digests))).astype(np.int64)

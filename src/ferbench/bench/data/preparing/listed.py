@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared, recall, remember
+from ferbench.bench.data.preparing.copies import deduplicated
 from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
+from ferbench.bench.data.preparing.intact import check_opened
 from ferbench.bench.data.preparing.listed_report import listed_report
 from ferbench.bench.data.preparing.prepare import prepare_listing
 from ferbench.bench.data.reading.listing import DECODE_OPTIONS, Column, Labelling, ListedSet, Options, part_codes
@@ -29,6 +30,7 @@ def prepare_listed(
     root: Path | None,
     cache: Path,
     partial: bool = False,
+    verify: bool = False,
     threads: int = 2,
     progress: Progress | None = None,
 ) -> PreparedReport:
@@ -44,13 +46,14 @@ def prepare_listed(
     with reading(root):
         listing = dataset.scan(root, {key: chosen[key] for key in dataset.scan_options})
     decoding = {key: chosen[key] for key in DECODE_OPTIONS}
-    before = set(cache.glob(f"{dataset.prepared_name}-*"))
-    prepared = prepare_listing(listing, cache, decoding, partial=partial, threads=threads, progress=progress)
+    prepared = prepare_listing(
+        listing, cache, decoding, partial=partial, verify=verify, threads=threads, progress=progress
+    )
     for at in (root, None):
         remember(_note(dataset, chosen, at), prepared.folder)
     remember(dataset.prepared_name, prepared.folder)
     (faces, labelling) = _faces(dataset, prepared, chosen)
-    return listed_report(prepared, faces, labelling, cached=prepared.folder in before)
+    return listed_report(prepared, faces, labelling, cached=not prepared.made)
 
 
 def open_listed(
@@ -70,7 +73,9 @@ def open_listed(
         prepare_listed(dataset, options, root=root, cache=cache, progress=progress)
         folder = recall(_note(dataset, chosen, root), cache)
     assert folder is not None
-    return _faces(dataset, load_prepared(folder, dataset.prepared_name, dataset.name), chosen)[0]
+    prepared = load_prepared(folder, dataset.prepared_name, dataset.name)
+    check_opened(prepared, dataset.name)
+    return _faces(dataset, prepared, chosen)[0]
 
 
 def _note(dataset: ListedSet, chosen: Options, root: Path | None) -> str:
@@ -106,9 +111,8 @@ def _faces(dataset: ListedSet, prepared: Prepared, chosen: Mapping[str, Value]) 
     )
     if dataset.unlabelled:
         train = np.flatnonzero(index["readable"] & np.isin(labelling.parts, part_codes(train_parts)))
-    train, test = _deduplicated(train, test, index["same_pixels"], str(chosen["dedupe"]))
+    train, test = deduplicated(train, test, index, str(chosen["dedupe"]))
     options = {key: value for key, value in chosen.items() if not isinstance(value, float)}  # none is one
-    identity = options | ({"pixels": str(prepared.meta["pixels"])} if dataset.own else {})
     faces = FaceSet(
         name=dataset.name,
         classes=labelling.classes,
@@ -119,11 +123,12 @@ def _faces(dataset: ListedSet, prepared: Prepared, chosen: Mapping[str, Value]) 
         train=train,
         test=test,
         options=options,
-        fingerprint=faceset_fingerprint(identity, index["ids"], labelling.labels, labelling.parts, train, test),
+        fingerprint=faceset_fingerprint(options, index["ids"], labelling.labels, labelling.parts, train, test),
         votes=labelling.votes,
         boxes=index.get("boxes"),
         subjects=index.get("subjects"),
         folds=index.get("column_folds"),
+        pixels=str(prepared.meta["pixels"]),
     )
     return faces, labelling
 
@@ -133,15 +138,6 @@ def columns_in(prepared: Prepared) -> dict[str, Column]:
     prefix = "column_"
     columns = {name.removeprefix(prefix): value for name, value in prepared.index.items() if name.startswith(prefix)}
     return columns | {name: prepared.index[name] for name in ("ids", "subjects") if name in prepared.index}
-
-
-def _deduplicated(
-    train: NDArray[np.int64], test: NDArray[np.int64], same: NDArray[np.int64], dedupe: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    if dedupe == "none":
-        return train, test
-    train, test = (some[np.sort(np.unique(same[some], return_index=True)[1])] for some in (train, test))
-    return (train[~np.isin(same[train], same[test])] if dedupe == "cross" else train), test
 
 
 def listed_reader(dataset: ListedSet) -> Reader:
@@ -154,6 +150,7 @@ def listed_reader(dataset: ListedSet) -> Reader:
             root=request.root,
             cache=request.cache,
             partial=request.partial,
+            verify=request.verify,
             threads=request.threads,
             progress=request.progress,
         )

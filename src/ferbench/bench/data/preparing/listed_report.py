@@ -8,6 +8,7 @@ import numpy as np
 
 from ferbench.bench.data.faceset import PARTS, FaceSet
 from ferbench.bench.data.preparing.cache import Prepared
+from ferbench.bench.data.preparing.copies import near_notes
 from ferbench.bench.data.preparing.verify import count_table
 from ferbench.bench.data.reading.listing import Labelling
 from ferbench.bench.data.reading.report import CountRow, LabelFileNote, PreparedReport
@@ -30,15 +31,18 @@ def listed_report(prepared: Prepared, faces: FaceSet, labelling: Labelling, *, c
         label_files=tuple(LabelFileNote(**file) for file in meta["label_files"]),
         differences=(*meta["differences"], *decoded["differences"]),
         notices=(
+            *prepared.checked,
             *meta["notes"],
             *decoded["notes"],
             *labelling.notes,
             *duplicate_notes(prepared, faces),
+            *near_notes(prepared.index, faces),
             *subject_notes(faces),
         ),
         decoded_s=decoded["seconds"],
         cached=cached,
         fingerprint=faces.fingerprint,
+        pixels=faces.pixels,
         folder=str(prepared.folder),
         warnings=(*meta["warnings"], *decoded["warnings"]),
         unreadable=tuple(decoded["unreadable"]),

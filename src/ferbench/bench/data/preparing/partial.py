@@ -34,8 +34,11 @@ except ImportError:  # not a POSIX system: no second process is kept away
 FORGOTTEN_S = 7 * 24 * 3600.0  # after a week without a change nobody comes back to an attempt
 FLUSH_BYTES = 256 * 2**20  # pixels written between two waits for the disk
 ROW = np.dtype(
-    [("done", "u1"), ("mode", "u1"), ("width", "<i4"), ("height", "<i4"), ("digest", "V16"), ("matrix", "<f4", (2, 3))]
-)
+    [
+        ("done", "u1"), ("mode", "u1"), ("turned", "u1"), ("width", "<i4"), ("height", "<i4"), ("digest", "u1", (16,)),
+        ("thumbnail", "u1", (256,)), ("matrix", "<f4", (2, 3)),
+    ]
+)  # fmt: skip
 
 Shape = tuple[int, int, int, int]
 
@@ -65,7 +68,8 @@ class Partial:
         record = np.zeros((), ROW)
         record["done"], record["mode"] = 1, MODES.index(decoded.mode)
         record["width"], record["height"] = decoded.width, decoded.height
-        record["digest"], record["matrix"] = np.void(decoded.digest), decoded.matrix
+        record["turned"], record["thumbnail"] = decoded.turned, decoded.thumbnail
+        record["digest"], record["matrix"] = np.frombuffer(decoded.digest, np.uint8), decoded.matrix
         self._waiting.append((row, record))
         self._unflushed += self._image_bytes
         if self._unflushed >= FLUSH_BYTES:

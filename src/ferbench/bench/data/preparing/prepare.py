@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing.cache import (
-    FORMAT,
-    Prepared,
-    load_prepared,
-    put_in_place,
-    write_meta,
-    writing,
-)
+from ferbench.bench.data.preparing.cache import Prepared, load_prepared, put_in_place, seal, write_meta, writing
 from ferbench.bench.data.preparing.decode import BadImage, Decoded, Settings, decode_image, strict_limits
 from ferbench.bench.data.preparing.face_boxes import Faces, find_faces, source_key
+from ferbench.bench.data.preparing.intact import remove_changed
 from ferbench.bench.data.preparing.partial import Partial, finished, partial_work
-from ferbench.bench.data.preparing.prepared_index import index_arrays, pixel_hash, size_notes, sizes, stored_form
+from ferbench.bench.data.preparing.prepared_index import index_arrays, size_notes, sizes, stored_form, turned_notes
 from ferbench.bench.data.preparing.stored_form import (
     check_options,
     choose_crop,
@@ -56,14 +50,16 @@ def prepare_listing(
     decoding: Options,
     *,
     partial: bool = False,
+    verify: bool = False,
     threads: int = 2,
     progress: Progress | None = None,
 ) -> Prepared:
-    """The prepared copy of a listing, made unless it is there already.
+    """The prepared copy of a listing, made unless it is there already and whole.
 
     decoding: DECODE_OPTIONS resolved
     partial:  accept missing and unreadable images and counts other than the published ones: missing ones are left
               out, unreadable ones keep a black picture that is neither trained nor tested on
+    verify:   hold the images of a copy that is there against their digests, however large it is
     Raises DataError, one line, for anything wrong with the files and, unless `partial`, for any such difference. What
     was decoded before an error, or before the process was killed, is not decoded again.
     """
@@ -75,12 +71,14 @@ def prepare_listing(
         listed = _listed_meta(listing, files)
         if not partial:
             refuse(listing.dataset, listing.root, listed["differences"])
-        if not finished(folder, listing.dataset):
+        checked = remove_changed(folder, listing.dataset, verify=verify, threads=threads)
+        made = not finished(folder, listing.dataset)
+        if made:
             _make(*_present(listing, files), folder, decoding, listed, partial, threads, progress)
     prepared = _with_meta(load_prepared(folder, listing.dataset), listing.dataset, listed)
     if not partial:
         refuse(listing.dataset, listing.root, prepared.meta["decoded"]["differences"])
-    return prepared
+    return replace(prepared, checked=checked, made=made)
 
 
 def _listed_meta(listing: Listing, files: Files) -> dict[str, Any]:
@@ -145,16 +143,14 @@ def _make(
             refuse(listing.dataset, listing.root, differences)
         with writing(folder):
             work.close()
-            arrays: dict[str, Any] = index_arrays(listing, faces, settings, work)
-            np.savez(work.folder / "index.npz", **arrays)
             decoded = {
                 "differences": differences, "warnings": crop_warning(listing, settings.crop),
-                "notes": [*faces.notes, *size_notes(work, settings, own_size)],
+                "notes": [*faces.notes, *size_notes(work, settings, own_size), *turned_notes(work, settings)],
                 "sizes": sizes(work), "unreadable": unreadable[:SHOWN], "form": stored_form(settings, faces),
                 "resumed": resumed, "seconds": time.perf_counter() - started,
             }  # fmt: skip
-            meta = {"dataset": listing.dataset, "format": FORMAT, "images": len(listing.ids)}
-            write_meta(work.folder, {**meta, **listed, "decoded": decoded, "pixels": pixel_hash(work)})
+            index = index_arrays(listing, faces, settings, work)
+            seal(work.folder, listing.dataset, index, {**listed, "decoded": decoded})
             put_in_place(work.folder, folder, listing.dataset)
             (folder / "rows.npy").unlink(missing_ok=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +10,9 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.preparing.decode import GREY_MODES, MODES, Settings
 from ferbench.bench.data.preparing.face_boxes import Faces
+from ferbench.bench.data.preparing.fingerprint import same_pixels
 from ferbench.bench.data.preparing.geometry import map_boxes, map_points
+from ferbench.bench.data.preparing.near import near_copies
 from ferbench.bench.data.preparing.partial import Partial
 from ferbench.bench.data.reading.listing import Listing
 
@@ -19,12 +20,11 @@ from ferbench.bench.data.reading.listing import Listing
 def index_arrays(listing: Listing, faces: Faces, settings: Settings, work: Partial) -> dict[str, NDArray[Any]]:
     """index.npz: what load_prepared promises, and the columns of the listing, moved to the stored pixels."""
     matrices, done = work.rows["matrix"], work.rows["done"] == 1
-    # Digests are of one length, so byte strings compare them rightly; unreadable images equal only themselves.
-    digests = np.ascontiguousarray(work.rows["digest"]).view("S16")
-    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
+    digests = np.ascontiguousarray(work.rows["digest"])
+    same = same_pixels(digests, done)
     arrays: dict[str, NDArray[Any]] = {
-        "ids": listing.ids, "parts": listing.parts, "labels": listing.labels, "readable": done,
-        "same_pixels": np.where(done, first[group.reshape(-1)], np.arange(len(done))).astype(np.int64),
+        "ids": listing.ids, "parts": listing.parts, "labels": listing.labels, "readable": done, "digests": digests,
+        "same_pixels": same, "near_copies": near_copies(work.rows["thumbnail"], same, done),
     }  # fmt: skip
     if faces.boxes is not None:
         boxes = map_boxes(matrices, faces.boxes, settings.size)
@@ -36,11 +36,6 @@ def index_arrays(listing: Listing, faces: Faces, settings: Settings, work: Parti
         if getattr(listing, name) is not None:
             arrays[name] = getattr(listing, name)
     return arrays | {f"column_{name}": column for name, column in listing.columns.items()}
-
-
-def pixel_hash(work: Partial) -> str:
-    """SHA-256 (hex) over all decoded images in the order of the listing."""
-    return hashlib.sha256(np.ascontiguousarray(work.rows["digest"]).tobytes()).hexdigest()
 
 
 def stored_form(settings: Settings, faces: Faces) -> dict[str, str | int | float | None]:
@@ -69,3 +64,12 @@ def size_notes(work: Partial, settings: Settings, own_size: bool) -> list[str]:
           if other and own_size else []),
         *([f"{coloured:,} colour images are stored grey; channels=rgb keeps their colours"] if coloured else []),
     ]  # fmt: skip
+
+
+def turned_notes(work: Partial, settings: Settings) -> list[str]:
+    """How many images lie on their side in their files, and what was done about it."""
+    count = int((work.rows["turned"] == 1).sum())
+    if not count:
+        return []
+    done = "turned upright" if settings.turn else "left as they are, since the boxes are in pixels of the file"
+    return [f"{count:,} images have an EXIF orientation other than upright: {done}"]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared, write_prepared
+from ferbench.bench.data.preparing.intact import check_opened
 from ferbench.bench.data.preparing.partial import finished
 from ferbench.bench.data.preparing.stored_form import LARGEST, SMALLEST
 from ferbench.bench.data.reading.reader import Progress
@@ -35,7 +36,9 @@ def resized(
             _fill(prepared.images, draft.images, threads, progress)
             draft.index = {name: prepared.index[name] for name in ("ids", "parts")}
             draft.meta = {"root": prepared.meta["root"], "resized from": prepared.folder.name}
-    return load_prepared(folder, dataset).images
+    smaller = load_prepared(folder, dataset)
+    check_opened(smaller, dataset)
+    return smaller.images
 
 
 def _fill(source: NDArray[np.uint8], target: NDArray[np.uint8], threads: int, progress: Progress | None) -> None:

@@ -178,7 +178,6 @@ class ListedSet:
     relabel:      (labelling as listed, columns by name with `ids` and `subjects`, open options) -> labelling
     defaults:     other defaults of COMMON options
     unlabelled:   whether images of a training part that have no label are trained on, as unlabelled ones
-    own:          whether every user's copy is another set of images: their pixels are then part of its fingerprint
     """
 
     name: str
@@ -192,7 +191,6 @@ class ListedSet:
     defaults: Options = field(default_factory=dict)
     family: str = ""
     unlabelled: bool = False
-    own: bool = False
 
     @property
     def prepared_name(self) -> str:
@@ -228,15 +226,16 @@ DECODE_OPTIONS: dict[str, Option] = {
     "margin": Option(0, "added to the box on each side, in percent of its width and height, 0 to 200"),
     "channels": Option("auto", "stored channels; auto: grey where all images are grey", ("auto", "grey", "rgb")),
 }
+DEDUPE = Option(
+    "none",
+    "pixel-identical images: none keeps all, within keeps one in train and one in test, cross also drops from train "
+    "what is in test; near is cross for near copies too (mirrored, saved again, cut a little otherwise)",
+    ("none", "within", "cross", "near"),
+)
 OPEN_OPTIONS: dict[str, Option] = {
     "train_parts": Option("train", "official parts to train on", PartNames),
     "test_parts": Option("test", "official parts to test on", PartNames),
-    "dedupe": Option(
-        "none",
-        "pixel-identical images: none keeps all, within keeps one in train and one in test, "
-        "cross also drops from train what is in test",
-        ("none", "within", "cross"),
-    ),
+    "dedupe": DEDUPE,
 }
 
 

@@ -22,6 +22,7 @@ class Request:
     root: Path | None
     cache: Path
     partial: bool = False
+    verify: bool = False
     threads: int = 2
     progress: Progress | None = None
 

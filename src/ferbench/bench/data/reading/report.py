@@ -47,6 +47,7 @@ class PreparedReport:
     warnings:    what may be wrong, but is not known to be, one line each
     unreadable:  the first images that could not be decoded, with the reason
     sizes:       images per size and mode of their files, such as "100x100 RGB"
+    pixels:      the fingerprint of all stored images
     decoding:    how they became the stored squares: size, resize, crop, boxes from, colour order
     """
 
@@ -71,6 +72,7 @@ class PreparedReport:
     unreadable: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     decoding: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    pixels: str = ""
 
     def text(self) -> str:
         """The report as `ferbench prepare` prints it; no trailing newline."""
@@ -91,7 +93,7 @@ class PreparedReport:
             lines.append(
                 f"decoded in {self.decoded_s:.1f} s, {rate:,.0f} images/s" + (" (earlier)" if self.cached else "")
             )
-        lines.append(f"fingerprint {self.fingerprint}")
+        lines.append(f"fingerprint {self.fingerprint}" + (f", pixels {self.pixels}" if self.pixels else ""))
         if self.folder:
             lines.append(f"prepared copy {self.folder}")
         return "\n".join(lines)
@@ -154,4 +156,5 @@ def describe(data: FaceSet, *, layout: str) -> PreparedReport:
         cached=False,
         fingerprint=data.fingerprint,
         folder=None,
+        pixels=data.pixels,
     )

@@ -64,7 +64,7 @@ def open_dataset(
     """
     reader = READERS.find(name)
     resolve_options(name, reader.options, options, DataError)
-    return reader.open(Request(options, root or _root_from_environment(reader), cache, progress=progress))
+    return reader.open(Request(options, _root(root, reader), cache, progress=progress))
 
 
 def prepare_dataset(
@@ -74,20 +74,23 @@ def prepare_dataset(
     root: Path | None = None,
     cache: Path,
     partial: bool = False,
+    verify: bool = False,
     threads: int = 2,
     progress: Progress | None = None,
 ) -> PreparedReport:
     """Read, verify and decode the data set `name` into `cache`, and report on it under `options`. Raises DataError.
 
     partial: accept a copy with missing images or other counts than the published ones
+    verify: hold a prepared copy that is there against the digests of its images, however large it is
     threads: images decoded at once; progress: called with (images done, images in all)
     """
     reader = READERS.find(name)
     resolve_options(name, reader.options, options, DataError)
-    root = root or _root_from_environment(reader)
-    return reader.prepare(Request(options, root, cache, partial, threads, progress))
+    root = _root(root, reader)
+    return reader.prepare(Request(options, root, cache, partial, verify, threads, progress))
 
 
-def _root_from_environment(reader: Reader) -> Path | None:
-    value = os.environ.get(reader.root_env) if reader.root_env else None
-    return Path(value) if value else None
+def _root(given: Path | None, reader: Reader) -> Path | None:
+    """The root given, else the one in the reader's environment variable; ~ is the home folder in either."""
+    value = given or (os.environ.get(reader.root_env) if reader.root_env else None)
+    return Path(value).expanduser() if value else None

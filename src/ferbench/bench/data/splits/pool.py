@@ -28,7 +28,7 @@ class Pool:
     sources: all N images of each, whether they are drawn from or not
     labels:  [N] int64 index into the run's classes, -1 where unknown or of no such class: for the log alone
     train:   [n] int64, sorted: the positions to draw from
-    fingerprint: SHA-256 (hex) over the sources' fingerprints in their order
+    fingerprint: SHA-256 (hex) over the sources' identities in their order
     """
 
     sources: tuple[FaceSet, ...]
@@ -36,12 +36,16 @@ class Pool:
     train: Indices
     fingerprint: str
 
+    def identity(self) -> dict[str, str]:
+        """What a run keeps of the images it was made on."""
+        return {"fingerprint": self.fingerprint}
+
 
 def make_pool(parts: Sequence[tuple[FaceSet, Indices]], classes: tuple[str, ...]) -> Pool:
     """The pool of (data set, positions in it to draw from) in this order, for a run over `classes`."""
     sizes = [len(faces.labels) for faces, _ in parts]
     starts = np.cumsum([0, *sizes[:-1]])
-    digest = hashlib.sha256("\n".join(faces.fingerprint for faces, _ in parts).encode())
+    digest = hashlib.sha256("\n".join(line for faces, _ in parts for line in faces.identity().values()).encode())
     return Pool(
         sources=tuple(faces for faces, _ in parts),
         labels=np.concatenate([_translated(faces, classes) for faces, _ in parts]),

@@ -19,7 +19,7 @@ from ferbench.bench.data.reading.report import PreparedReport
 from ferbench.bench.data.sets.ferplus.checks import image_counts, row_counts
 from ferbench.bench.data.sets.ferplus.index import image_votes, row_votes
 from ferbench.bench.data.sets.ferplus.labels import decide
-from ferbench.bench.data.sets.ferplus.reader import open_ferplus
+from ferbench.bench.data.sets.ferplus.reader import PUBLISHED_PIXELS, open_ferplus
 from ferbench.bench.data.sets.readers import open_dataset, prepare_dataset
 from ferbench.bench.data.views.batches import Batches, ImageStore, Share, Stream
 from ferbench.bench.data.views.boxes import without_boxes
@@ -214,3 +214,5 @@ def test_faces_are_found_and_tell_pairs_apart(report: PreparedReport, tmp_path: 
 def test_the_default_options_are_the_ones_of_recorded_runs(report: PreparedReport) -> None:
     """Options added later must not change what old records say they were made from."""
     assert report.fingerprint == "8dfaedd05a36ca0a54121d8c2d89898563236798cec6c7540659a52d9b2d3ee0"
+    assert report.pixels == PUBLISHED_PIXELS
+    assert open_ferplus(Path(str(report.folder))).identity() == {"fingerprint": report.fingerprint}

@@ -19,6 +19,7 @@ def _prepare(request: Request) -> PreparedReport:
         request.cache,
         options=request.options,
         partial=request.partial,
+        verify=request.verify,
         threads=request.threads,
         progress=request.progress,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import struct
 import zlib
@@ -89,18 +88,6 @@ def decode_csv(
             done += 1
             if progress is not None and (done % CHUNK == 0 or not row_of):
                 progress(done, len(keys))
-
-
-def same_pixels(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """[N] index of the first image with exactly the same pixels (itself where there is none before)."""
-    first: dict[bytes, int] = {}
-    return np.array(
-        [
-            first.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), row)
-            for row, image in enumerate(images)
-        ],
-        dtype=np.int64,
-    )
 
 
 def few(what: str, found: list[str]) -> str:

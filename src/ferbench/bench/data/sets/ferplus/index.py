@@ -2,7 +2,9 @@
 
 ids            [N] str    `FER2013Train/fer0000000.png`, sorted by part, then name, in either layout
 parts          [N] int8   index into faceset.PARTS
+digests        [N, 16] uint8  of each image's pixels
 same_pixels    [N] int64  index of the first image with exactly the same pixels
+near_copies    [N] int64  index of the first image that shows the same picture, mirrored or not
 <source>_rows  [R] int64  image of each named row of the label file (a name may be there twice)
 <source>_votes [R, 10] uint8  its votes, in the order of ferplus_labels.COLUMNS
 """
@@ -25,7 +27,7 @@ Index = Mapping[str, NDArray[Any]]
 
 
 def build_index(keys: Sequence[Key], tables: Mapping[str, list[VoteTable]]) -> dict[str, NDArray[Any]]:
-    """The index but for `same_pixels`, which needs the images; rows without a name or an image are left out."""
+    """The index but for what needs the images; rows without a name or an image are left out."""
     image_of = {key: image for image, key in enumerate(keys)}
     index: dict[str, NDArray[Any]] = {
         "ids": np.array([image_id(key) for key in keys]),

@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared, remember, write_prepared
+from ferbench.bench.data.preparing.copies import near_notes
+from ferbench.bench.data.preparing.fingerprint import image_digests, same_pixels
+from ferbench.bench.data.preparing.intact import remove_changed
+from ferbench.bench.data.preparing.near import near_copies, thumbnails
 from ferbench.bench.data.preparing.resized import resized
 from ferbench.bench.data.reading.pixel_table import SIDE
 from ferbench.bench.data.reading.reader import Progress
 from ferbench.bench.data.reading.report import LabelFileNote, PreparedReport
 from ferbench.bench.data.sets.ferplus.checks import check_columns, count_differences, count_table, duplicate_notices
 from ferbench.bench.data.sets.ferplus.csv import VoteTable
-from ferbench.bench.data.sets.ferplus.decode import Key, decode_csv, decode_pngs, few, same_pixels
+from ferbench.bench.data.sets.ferplus.decode import CHUNK, Key, decode_csv, decode_pngs, few
 from ferbench.bench.data.sets.ferplus.faces import ferplus_faces
 from ferbench.bench.data.sets.ferplus.index import build_index, image_id, sources_in
 from ferbench.bench.data.sets.ferplus.reader import NAME, OPTIONS, open_ferplus
@@ -38,16 +42,19 @@ def prepare_ferplus(
     *,
     options: Mapping[str, Value] | None = None,
     partial: bool = False,
+    verify: bool = False,
     threads: int = 2,
     progress: Progress | None = None,
 ) -> PreparedReport:
     """Recognise, verify and decode the copy at `root`, unless that was done before, and report on it under `options`.
 
     partial: accept missing images and counts other than the published ones; the report lists them
+    verify:  hold the images of a copy that is there against their digests; that of this size always is
     Raises DataError, one line, for damaged or missing files and, unless `partial`, for any such difference.
     """
     source = find_source(root)
     folder = prepared_folder(source, cache_dir)
+    checked = remove_changed(folder, NAME, verify=verify, threads=threads)
     prepared = _reusable(folder)
     cached = prepared is not None
     if prepared is None:
@@ -63,7 +70,7 @@ def prepare_ferplus(
     resized(prepared, NAME, int(chosen.get("size", 0)), threads=threads, progress=progress)
     faces = ferplus_faces(prepared, str(chosen.get("faces", "none")), threads=threads, progress=progress)
     data = open_ferplus(folder, **arguments)
-    return _report(prepared, data, source, cached, faces.notes)
+    return _report(prepared, data, source, cached, (*checked, *faces.notes))
 
 
 def prepared_folder(source: Source, cache_dir: Path) -> Path:
@@ -95,7 +102,7 @@ def _decode(source: Source, folder: Path, partial: bool, threads: int, progress:
             decode_pngs(source.folders, keys, draft.images, threads=threads, progress=progress)
         else:
             decode_csv(source.pixels, tables["new_csv"][0], keys, draft.images, progress)
-        draft.index = index | {"same_pixels": same_pixels(draft.images)}
+        draft.index = index | _copies(draft.images)
         draft.meta = {
             "root": str(source.root.absolute()),
             "source_sha256": source.hash,
@@ -106,6 +113,14 @@ def _decode(source: Source, folder: Path, partial: bool, threads: int, progress:
             "seconds": time.perf_counter() - started,
         }
     return load_prepared(folder, NAME)
+
+
+def _copies(images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """Digests of the images, and which of them are the same or nearly the same."""
+    digests, readable = image_digests(images), np.ones(len(images), np.bool_)
+    same = same_pixels(digests, readable)
+    thumbs = np.concatenate([thumbnails(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)])
+    return {"digests": digests, "same_pixels": same, "near_copies": near_copies(thumbs, same, readable)}
 
 
 def _choose(source: Source, tables: Mapping[str, list[VoteTable]]) -> tuple[list[Key], list[str], list[str]]:
@@ -172,10 +187,8 @@ def _placeholder(keys: list[Key], images: NDArray[np.uint8]) -> int | None:
     return None
 
 
-def _report(
-    prepared: Prepared, data: FaceSet, source: Source, cached: bool, about_faces: tuple[str, ...]
-) -> PreparedReport:
-    notices = [*prepared.meta["notices"], *about_faces]
+def _report(prepared: Prepared, data: FaceSet, source: Source, cached: bool, notes: tuple[str, ...]) -> PreparedReport:
+    notices = [*prepared.meta["notices"], *notes]
     if prepared.meta["placeholder"] is not None:
         what = "left out" if data.options["placeholder"] == "drop" else "kept, as asked for"
         notices.append(f"{PLACEHOLDER} is a warning sign, not a face: {what}")
@@ -192,9 +205,10 @@ def _report(
         counts=count_table(prepared.index, str(data.options["source"]), str(data.options["rule"])),
         label_files=tuple(LabelFileNote(str(file.path), file.sha256, file.known) for file in source.label_files),
         differences=tuple(prepared.meta["differences"]),
-        notices=(*notices, *duplicate_notices(prepared.index, data)),
+        notices=(*notices, *duplicate_notices(prepared.index, data), *near_notes(prepared.index, data)),
         decoded_s=prepared.meta["seconds"],
         cached=cached,
         fingerprint=data.fingerprint,
         folder=str(prepared.folder),
+        pixels=prepared.meta["pixels"],
     )

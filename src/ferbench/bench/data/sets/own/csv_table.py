@@ -184,5 +184,4 @@ CSV_SET = ListedSet(
     access=ACCESS,
     scan_options={"file": Option("labels.csv", "the table, relative to the root"), "codes": CODES_OPTION},
     unlabelled=True,
-    own=True,
 )

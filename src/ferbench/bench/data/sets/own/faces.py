@@ -47,5 +47,4 @@ FACES_SET = ListedSet(
     scan=scan_faces,
     access=ACCESS,
     scan_options={"most": Option(0, "take no more than so many images, the first by path; 0: all")},
-    own=True,
 )

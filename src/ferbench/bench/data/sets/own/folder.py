@@ -76,5 +76,4 @@ FOLDER_SET = ListedSet(
     scan=scan_folder,
     access=ACCESS,
     scan_options={"codes": CODES_OPTION},
-    own=True,
 )

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
 from ferbench.bench.data.preparing.cache import load_prepared, write_prepared
-from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
+from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint, image_digests, pixel_fingerprint
+from ferbench.bench.data.preparing.intact import check_opened
 from ferbench.bench.data.sets.synthetic.expressions import CLASSES, UNITS, cast_faces
 from ferbench.bench.data.sets.synthetic.people import IDENTITY, SCENE, draw
 from ferbench.bench.data.sets.synthetic.render import boxes, render
@@ -173,6 +174,7 @@ def _drawn(sizes: tuple[list[int], list[int]], size: int, seed: int) -> dict[str
     arrays["subjects"][len(train.labels) :] += train.subjects.max() + 1
     names = [("train", len(train.labels)), ("test", len(test.labels))]
     arrays["ids"] = np.array([f"{part}/{number:05d}" for part, total in names for number in range(1, total + 1)])
+    arrays["digests"] = image_digests(arrays["images"])
     arrays["parts"] = np.repeat([PARTS.index(part) for part, _ in names], [total for _, total in names]).astype(np.int8)
     return arrays
 
@@ -194,6 +196,7 @@ def _faceset(arrays: Mapping[str, NDArray[Any]], options: Mapping[str, str | int
         votes=arrays["votes"],
         boxes=arrays["boxes"],
         subjects=arrays["subjects"],
+        pixels=pixel_fingerprint(arrays["digests"]),
     )
 
 
@@ -209,8 +212,9 @@ def _cached(folder: Path, options: Mapping[str, str | int | bool]) -> dict[str, 
     """The arrays kept in `folder`; None where there are none, or they cannot be read, or are of another set."""
     try:
         prepared = load_prepared(folder, NAME)
+        check_opened(prepared, NAME)
     except DataError:
         return None
     arrays = dict(prepared.index) | {"images": prepared.images}
-    expected = {"images", "ids", "parts", "labels", "votes", "boxes", "subjects"}
+    expected = {"images", "ids", "parts", "labels", "votes", "boxes", "subjects", "digests"}
     return arrays if expected <= arrays.keys() and prepared.meta.get("options") == options else None
