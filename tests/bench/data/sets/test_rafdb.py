@@ -197,8 +197,8 @@ BAD = {
     "broken box": (broken_box, ["--option", "images=original"], "test_0001_boundingbox.txt: 3 numbers, expected x1 y1"),
     "broken landmarks": (broken_landmarks, ["--option", "images=original"], "line 2: landmark 'nan' is not a number"),
     "no compound": (None, ["--option", "labels=compound"], "no compound RAF-DB in"),
-    "unknown option": (None, ["--option", "label=basic"], "unknown option 'label' for rafdb; options: labels, images,"),
-    "unknown choice": (None, ["--option", "resize=fit"], "cannot be 'fit'; choices: square, pad, centre_crop"),
+    "unknown option": (None, ["--option", "label=basic"], "rafdb: unknown option 'label'; did you mean 'labels'?"),
+    "unknown choice": (None, ["--option", "resize=fit"], "rafdb.resize: 'fit' is not known; valid: square, pad, centre_crop"),
     "no such noise": (None, ["--partial", "--option", "noise=noise01"], "needs EmoLabel/noise01.txt in the copy"),
     "no boxes": (None, ["--partial", "--option", "crop=box"], "crop=box, but this copy (official tree, basic, aligned"),
 }

@@ -158,14 +158,14 @@ def test_confusion_flip(make_faces: MakeFaces, source: str) -> None:
     ("kind", "options", "words"),
     [
         ("votes", {}, "unknown candidate sets 'votes'; valid: votes_multi_target"),
-        ("uniform_flip", {"p": 0.3}, "unknown option 'p' for candidates uniform_flip"),
+        ("uniform_flip", {"p": 0.3}, "candidates uniform_flip: unknown option 'p'; valid: q"),
         ("uniform_flip", {"q": 1.5}, "q must be from 0 to 1, not 1.5"),
         ("topk_model", {"k": 0}, "k must be at least 1"),
-        ("topk_model", {"k": 2.5}, "must be a whole number"),
+        ("topk_model", {"k": 2.5}, "expected a whole number"),
         ("topk_model", {"k": 9}, "k=9, but tiny has 3 classes"),
         ("topk_model", {}, "needs a model's scores of the 54 training images"),
         ("votes_multi_target", {}, "tiny has no annotators' votes"),
-        ("confusion_flip", {"source": "friends"}, "cannot be 'friends'"),
+        ("confusion_flip", {"source": "friends"}, "'friends' is not known; valid: votes, model"),
     ],
 )
 def test_bad_requests_say_what_is_wrong(make_faces: MakeFaces, kind: str, options: Any, words: str) -> None:

@@ -120,7 +120,7 @@ def test_a_missing_detector_is_one_line(root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FERBENCH_CACHE", str(root.parent / "cache"))
     line = ferbench("prepare", "ferplus", "--root", root, "--partial", "--option", "faces=haar").error()
     assert "faces=haar cannot be used" in line and "pip install 'ferbench[detect]'" in line
-    assert "choices: none, csv, haar, mtcnn" in ferbench("prepare", "ferplus", "--option", "faces=yolo").error()
+    assert "valid: none, csv, haar, mtcnn" in ferbench("prepare", "ferplus", "--option", "faces=yolo").error()
     with pytest.raises(DataError, match="faces=haar cannot be used"):
         opened(root, faces="haar")
 

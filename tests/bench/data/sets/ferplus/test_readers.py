@@ -31,18 +31,18 @@ def copy(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("raf", {}, "unknown data set 'raf'; data sets: ferplus, rafdb, affectnet7"),
+        ("raf", {}, "unknown data set 'raf'; did you mean 'rafdb'?"),
         (
             "ferplus",
             {"rul": "majority"},
-            "unknown option 'rul' for ferplus; options: source, rule, classes, train_parts",
+            "ferplus: unknown option 'rul'; did you mean 'rule'?",
         ),
-        ("ferplus", {"rule": "vote"}, "option 'rule' for ferplus cannot be 'vote'; choices: majority, argmax10"),
-        ("ferplus", {"classes": 6}, "option 'classes' for ferplus cannot be 6; choices: 8, 7"),
-        ("ferplus", {"classes": "seven"}, "option 'classes' for ferplus must be a whole number, not 'seven'"),
-        ("ferplus", {"classes": True}, "must be a whole number, not True"),
-        ("ferplus", {"rule": 1}, "must be a word, not 1"),
-        ("synthetic", {"seed": 1.5}, "must be a whole number, not 1.5"),
+        ("ferplus", {"rule": "vote"}, "ferplus.rule: 'vote' is not known; valid: majority, argmax10"),
+        ("ferplus", {"classes": 6}, "ferplus.classes: 6 is not known; valid: 8, 7"),
+        ("ferplus", {"classes": "seven"}, "ferplus.classes: expected a whole number, got 'seven'"),
+        ("ferplus", {"classes": True}, "expected a whole number, got True"),
+        ("ferplus", {"rule": 1}, "expected a word, got 1"),
+        ("synthetic", {"seed": 1.5}, "expected a whole number, got 1.5"),
         ("ferplus", {}, "ferplus is not prepared: run `ferbench prepare ferplus --root PATH`"),
     ],
 )
