@@ -27,6 +27,7 @@ from ferbench.bench.training import train as loop
 from ferbench.bench.training.interrupt import Interrupted
 from ferbench.bench.training.processes import agreed, largest, process_group, rank
 from ferbench.bench.training.state import Run
+from ferbench.bench.training.sums import Sums
 from ferbench.bench.training.train import train
 
 MakeRun = Callable[..., Run]
@@ -99,7 +100,7 @@ def test_two_processes_equal_one(
     changes = {**SMALL, **STATE, "options": options, "lr": 0.001 if "reduction" in options else 0.01}
     changes |= {"epochs": 1, "steps_per_epoch": 3, "mu": 4}
     kept: list[torch.Tensor] = []
-    original = loop._accumulate
+    original = Sums.add
 
     def spy(sums: Any, loss: Any, result: Any, truth: Any) -> None:
         if result.pseudo is not None:
@@ -107,7 +108,7 @@ def test_two_processes_equal_one(
         original(sums, loss, result, truth)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_accumulate", spy)
+        patch.setattr(Sums, "add", spy)
         train(make_tiny_run(method, **changes), tmp_path / "one")
     # the processes keep different numbers of their rows, else a mean over them would be right by accident
     assert method in ALL_KEPT or not kept or any(keep[0::2].sum() != keep[1::2].sum() for keep in kept)
@@ -146,7 +147,7 @@ def test_all_processes_stop_after_the_same_step(
     changes = {**SMALL, **STATE}
     whole = make_tiny_run("fixmatch", **changes)
     train(whole, tmp_path / "one")
-    original = loop._accumulate
+    original = Sums.add
 
     def work(number: int) -> None:
         pending = [number == asked]
@@ -156,11 +157,11 @@ def test_all_processes_stop_after_the_same_step(
                 os.kill(os.getpid(), signal.SIGTERM)
             original(*args)
 
-        monkeypatch.setattr(loop, "_accumulate", with_signal)
+        monkeypatch.setattr(Sums, "add", with_signal)
         with pytest.raises(Interrupted, match="stopped after step 2 of 4") as caught:
             train(whole, tmp_path / "run")
         assert caught.value.exit_code == 143
-        monkeypatch.setattr(loop, "_accumulate", original)
+        monkeypatch.setattr(Sums, "add", original)
         dist.barrier()
         train(whole, tmp_path / "run")
 

@@ -9,8 +9,9 @@ import pytest
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.views.batches import Stream
-from ferbench.bench.training.length import fitted, planned
+from ferbench.bench.training.length import evaluation_interval, fitted, planned
 from ferbench.bench.training.state import Run
+from ferbench.methods import Views
 from ferbench.protocols import Recipe, Split, select
 
 RECIPE = Recipe(backbone="resnet_small", batch_size=8, epochs=10, steps_per_epoch=7, lr=1e-3, mu=3)
@@ -101,3 +102,25 @@ def test_the_run_has_the_length_and_the_spec_keeps_the_protocols_words(make_tiny
     assert (run.recipe.epochs, run.recipe.steps_per_epoch) == (2, 6)  # 24 labelled images in batches of 4
     assert (run.spec["recipe"]["epochs"], run.spec["recipe"]["steps_per_epoch"]) == (3, 5)
     assert run.spec["recipe"]["epoch_of"] == "labelled"
+
+
+ONE, TWO = Views(("weak",)), Views(("weak",), ("weak", "strong"))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "views", "images", "models", "every"),
+    [
+        (25, 1, ONE, 7000, 2, 1),  # few epochs
+        (100, 1000, TWO, 3068, 2, 1),  # 6,136 test passes against 168,000 of training
+        (1000, 2, ONE, 3068, 1, 640),  # SSFER with 70 labels at batches of 8: 48 passes of training an epoch
+        (1000, 15, ONE, 3068, 1, 86),
+        (30, 1, ONE, 3068, 2, 30),  # at the last epoch alone
+    ],
+)
+def test_test_passes_take_a_tenth_of_long_runs(
+    epochs: int, steps: int, views: Views, images: int, models: int, every: int
+) -> None:
+    recipe = replace(RECIPE, epochs=epochs, steps_per_epoch=steps)
+    assert evaluation_interval(recipe, views, images, models) == every
+    training = every * steps * 3 * 8 * (len(views.labelled) + 3 * len(views.unlabelled))
+    assert epochs <= 25 or every == epochs or models * images <= 0.1 * training

@@ -23,10 +23,10 @@ from ferbench.bench.tables.reproduce import claimed, execute, finished, make_pla
 from ferbench.bench.tables.runs import Workspace, resolve_cell
 from ferbench.bench.tables.settings import settings
 from ferbench.bench.training import records
-from ferbench.bench.training import train as loop
 from ferbench.bench.training.networks.backbones import WeightsError, make_classifier
 from ferbench.bench.training.stages import Start, finished_start, load_stage
 from ferbench.bench.training.state import Run, make_state
+from ferbench.bench.training.sums import Sums
 from ferbench.protocols import Protocol, ProtocolError, cells, load_protocol
 
 ROWS = """
@@ -153,7 +153,7 @@ def test_a_kill_between_and_inside_the_stages(
         child = os.fork()
         if child == 0:
             calls = [0]
-            original = loop._accumulate
+            original = Sums.add
 
             def counted(*args: Any) -> None:
                 calls[0] += 1
@@ -161,7 +161,7 @@ def test_a_kill_between_and_inside_the_stages(
                     os.kill(os.getpid(), signal.SIGKILL)
                 original(*args)
 
-            loop._accumulate = counted
+            Sums.add = counted  # type: ignore[method-assign]
             execute(plan, workspace, Console(quiet=True))
             os._exit(0)
         os.waitpid(child, 0)

@@ -19,15 +19,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ferbench.bench.data.faceset import DataError, FaceSet
+from ferbench.bench.data.views import static
 from ferbench.bench.data.views.augment import ViewRecipe
 from ferbench.bench.data.views.batches import Batches, ImageStore, view_batches
 from ferbench.bench.training import records
 from ferbench.bench.training import train as loop
 from ferbench.bench.training.evaluate import scores, select
+from ferbench.bench.training.feed import Feed
 from ferbench.bench.training.finite import TrainingError
 from ferbench.bench.training.metrics import metrics
 from ferbench.bench.training.progress import Silent
 from ferbench.bench.training.state import Run, make_state
+from ferbench.bench.training.sums import Sums
 from ferbench.bench.training.train import train
 
 MakeRun = Callable[..., Run]
@@ -100,7 +103,7 @@ def test_mask_rate_and_pseudo_label_accuracy_by_hand(
 ) -> None:
     """One epoch's log against the sums of what each step returned; unlabelled images of unknown class do not count."""
     seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    original = loop._accumulate
+    original = Sums.add
 
     def spy(sums: Any, loss: Any, result: Any, truth: Any) -> None:
         seen.append((result.pseudo.keep.numpy().copy(), result.pseudo.label.numpy().copy(), truth.numpy().copy()))
@@ -109,7 +112,7 @@ def test_mask_rate_and_pseudo_label_accuracy_by_hand(
     def with_unknown(batches: Batches, unlabelled: Any) -> torch.Tensor:
         return torch.where(unlabelled.index % 3 == 0, -1, batches.store.labels[unlabelled.index])
 
-    monkeypatch.setattr(loop, "_accumulate", spy)
+    monkeypatch.setattr(Sums, "add", spy)
     monkeypatch.setattr(Batches, "truth", with_unknown)
     train(make_tiny_run("fixmatch", epochs=1, steps_per_epoch=12, options={"threshold": 0.4}, lr=5e-3), tmp_path)
     keep, label, truth = (np.concatenate(parts) for parts in zip(*seen, strict=True))
@@ -124,13 +127,13 @@ def test_losses_are_means_over_the_epoch(
     make_tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses: list[dict[str, float]] = []
-    original = loop._accumulate
+    original = Sums.add
 
     def spy(sums: Any, loss: Any, result: Any, truth: Any) -> None:
         losses.append({"loss": loss.item()} | {f"loss/{key}": value.item() for key, value in result.losses.items()})
         original(sums, loss, result, truth)
 
-    monkeypatch.setattr(loop, "_accumulate", spy)
+    monkeypatch.setattr(Sums, "add", spy)
     train(make_tiny_run("remop", epochs=2, steps_per_epoch=3), tmp_path)
     for line, steps in zip(history(tmp_path), (losses[:3], losses[3:]), strict=True):
         for name in losses[0]:
@@ -147,9 +150,12 @@ def test_learning_rate_schedule(
     """Also that a group with a rate of its own (ReMoP's centres) keeps its proportion."""
     rates: list[list[float]] = []
     step = torch.optim.Adam.step
-    monkeypatch.setattr(
-        torch.optim.Adam, "step", lambda self: (rates.append([g["lr"] for g in self.param_groups]), step(self))[1]
-    )
+
+    def spy(self: torch.optim.Adam) -> None:
+        rates.append([float(group["lr"]) for group in self.param_groups])
+        step(self)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
     options = {"center_lr": 0.5}
     train(make_tiny_run("remop", epochs=1, steps_per_epoch=4, schedule=schedule, lr=0.01, options=options), tmp_path)
     np.testing.assert_allclose(rates, [[0.01 * factor, 0.5 * factor] for factor in factors], rtol=1e-6)
@@ -217,13 +223,15 @@ def test_other_data_sets_as_unlabelled_and_test(make_tiny_run: MakeRun, make_fac
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     make_tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = loop._accumulate
+    original = Sums.add
 
     def poisoned(sums: Any, loss: Any, result: Any, truth: Any) -> None:
         original(sums, loss * (math.nan if result.losses["supervised"].requires_grad and poison else 1), result, truth)
 
     poison = False
-    monkeypatch.setattr(loop, "_accumulate", poisoned)
+    monkeypatch.setattr(Sums, "add", poisoned)
+    monkeypatch.setattr(loop, "SAVED_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "SAVING_SHARE", math.inf)
 
     class Poisoner(Silent):
         def epoch(self, line: Any) -> None:
@@ -275,11 +283,12 @@ def test_nothing_in_a_step_waits_for_the_device(
 ) -> None:
     """A run of 60 steps looks at the device after steps 50 and 60 alone.
 
-    The batches are left out: their parameters are drawn on the host and live there on purpose.
+    Left out is what the host does on purpose: drawing chunks, and writing a checkpoint. So is making the views, one
+    kernel on a GPU, for which the CPU has its own means.
     """
     steps: list[tuple[int, str]] = []
     made: list[loop.State] = []
-    original_state, original_batch, original_evaluate = loop.make_state, Batches._batch, loop.evaluate
+    original_state, original_feed, original_evaluate = loop.make_state, Feed.of, loop.evaluate
 
     def keep(*args: Any) -> loop.State:
         made.append(original_state(*args))
@@ -295,9 +304,11 @@ def test_nothing_in_a_step_waits_for_the_device(
         return hidden
 
     monkeypatch.setattr(loop, "make_state", unseen(keep))
-    monkeypatch.setattr(Batches, "_batch", unseen(original_batch))
+    monkeypatch.setattr(Feed, "of", unseen(original_feed))
+    monkeypatch.setattr(static, "planned", unseen(static.planned))
     monkeypatch.setattr(loop, "evaluate", unseen(original_evaluate))
     monkeypatch.setattr(loop, "check_weights", unseen(loop.check_weights))  # at an epoch's end, as evaluation
+    monkeypatch.setattr(loop.State, "to_dict", unseen(loop.State.to_dict))
     monkeypatch.setattr(loop, "finish", lambda *args: {})
     monkeypatch.setattr(records, "save_checkpoint", lambda *args: None)
     run = make_tiny_run(method, epochs=1, steps_per_epoch=60, batch_size=2, mu=1, clip=1.0)

@@ -113,7 +113,7 @@ def read_predictions(run: PlotRun) -> Predictions:
 
 
 def read_history(run: PlotRun) -> Sequence[dict[str, Any]]:
-    """A line per epoch, with the evaluated model's test metrics by the headline rule under `test`.
+    """A line per epoch, with the evaluated model's test metrics by the headline rule under `test`, {} where not scored.
 
     Raises RunError for a file that is missing or damaged.
     """
@@ -121,6 +121,8 @@ def read_history(run: PlotRun) -> Sequence[dict[str, Any]]:
     path = run.folder / "metrics.jsonl"
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [{**line, "test": next(iter(line["test"][evaluated].values()))} for line in lines]
+        return [
+            {**line, "test": next(iter(line["test"][evaluated].values())) if "test" in line else {}} for line in lines
+        ]
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise RunError(f"{path}: cannot be read ({error}); delete the run's folder to run it again") from error

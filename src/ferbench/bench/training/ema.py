@@ -38,8 +38,10 @@ class Averaged:
         self._originals: list[Tensor] = [theirs[name].data for name in copied]
 
     @torch.no_grad()
-    def update(self, lr: float) -> None:
-        """After an optimiser step at learning rate `lr`."""
-        ema_update(self._averages, self._values, self.decay, shrink=1.0 - self.shrink * lr)
+    def update(self, lr: float | Tensor) -> None:
+        """After an optimiser step at learning rate `lr`, a number or a tensor [] of the same device."""
+        ema_update(self._averages, self._values, self.decay)
+        if self.shrink:
+            torch._foreach_mul_(self._values, 1.0 - self.shrink * lr)
         if self._copies:
             torch._foreach_copy_(self._copies, self._originals)

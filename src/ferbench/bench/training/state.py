@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.randomness import derive
@@ -24,8 +24,11 @@ from ferbench.bench.training.ema import Averaged
 from ferbench.bench.training.networks.backbones import make_classifier
 from ferbench.bench.training.networks.layer_decay import split_by_layer
 from ferbench.bench.training.progress import Reporter
+from ferbench.bench.training.sums import Sums
 from ferbench.methods import Facts, Method, build
 from ferbench.protocols import NONE, Recipe
+
+EXECUTION = ("capturable", "fused", "foreach")  # how an optimiser computes, not what
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class State:
     scaler: torch.amp.GradScaler
     step: int = 0
     seconds: float = 0.0
-    sums: dict[str, Tensor] = field(default_factory=dict)  # of this epoch, on the device
+    sums: Sums = field(default_factory=Sums)  # of this epoch, on the device
     history: list[dict[str, Any]] = field(default_factory=list)  # a line per finished epoch
 
     def to_dict(self, spec: str) -> dict[str, Any]:
@@ -71,11 +74,11 @@ class State:
             "spec": spec,
             "method": self.method.state_dict(),
             "average": self.average.method.state_dict() if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": _plain(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
-            "sums": self.sums,
+            "sums": self.sums.to_dict(),
             "history": self.history,
         }
 
@@ -83,12 +86,22 @@ class State:
         self.method.load_state_dict(saved["method"])
         if self.average:
             self.average.method.load_state_dict(saved["average"])
+        execution = [{key: group[key] for key in EXECUTION if key in group} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(saved["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, execution, strict=True):
+            group.update(own)  # this device's, whichever the checkpoint comes from
         self.scaler.load_state_dict(saved["scaler"])
         self.step, self.seconds = saved["step"], saved["seconds"]
         device = next(self.method.parameters()).device
-        self.sums = {name: value.to(device) for name, value in saved["sums"].items()}
+        self.sums.load(saved["sums"], device)
         self.history = saved["history"]
+
+
+def _plain(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's state with learning rates as numbers, wherever a step reads them from."""
+    for group in optimizer["param_groups"]:
+        group["lr"] = float(group["lr"])
+    return optimizer
 
 
 def make_state(run: Run, device: torch.device, reporter: Reporter) -> State:
@@ -141,10 +154,14 @@ def make_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
     parted = split_by_layer(method.parameter_groups(recipe.lr), method, recipe.layer_decay)
     groups = [{**group, "base_lr": group["lr"]} for group in parted]
     decay, momentum = recipe.weight_decay, recipe.momentum
+    on_gpu = next(method.parameters()).is_cuda  # where learning rates are tensors that no kernel's launch waits for
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
+        return torch.optim.SGD(
+            groups, lr=recipe.lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0, fused=on_gpu or None
+        )
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), weight_decay=decay, fused=True)
+    betas = recipe.beta1, recipe.beta2
+    return kind(groups, lr=recipe.lr, betas=betas, weight_decay=decay, fused=True, capturable=on_gpu)
 
 
 def make_batches(run: Run, method: Method, device: torch.device, share: Share) -> Batches:

@@ -96,6 +96,7 @@ class StrongParams:
 
 
 Params = WeakParams | StrongParams | ComposedParams | None
+_RANGES = torch.tensor([RANGES[name] for name in OPERATIONS], dtype=torch.float64)
 
 
 def _weak_from_uniform(uniform: Tensor, recipe: ViewRecipe) -> WeakParams:
@@ -111,16 +112,21 @@ def draw_weak(n: int, recipe: ViewRecipe, generator: torch.Generator) -> WeakPar
     return _weak_from_uniform(torch.rand(n, 4, dtype=torch.float64, generator=generator), recipe)
 
 
-def draw_strong(n: int, recipe: ViewRecipe, generator: torch.Generator) -> StrongParams:
-    """Parameters of the strong view of n images."""
+def _strong_from_uniform(uniform: Tensor, recipe: ViewRecipe) -> StrongParams:
+    """uniform [B, 2 num_ops + 7] in [0, 1): operations, magnitudes, Cutout's side and centre, and the weak chain's."""
     ops = recipe.num_ops
-    uniform = torch.rand(n, 2 * ops + 7, dtype=torch.float64, generator=generator)
     operations = (uniform[:, :ops] * len(OPERATIONS)).long()
-    low, high = torch.tensor([RANGES[name] for name in OPERATIONS], dtype=torch.float64)[operations].unbind(2)
+    low, high = _RANGES[operations].unbind(2)
     magnitudes = low + (high - low) * uniform[:, ops : 2 * ops]
     box = uniform[:, 2 * ops : 2 * ops + 3]
     weak = _weak_from_uniform(uniform[:, 2 * ops + 3 :], recipe)
     return StrongParams(operations, magnitudes, box[:, 0] * recipe.cutout, box[:, 1:], weak)
+
+
+def draw_strong(n: int, recipe: ViewRecipe, generator: torch.Generator) -> StrongParams:
+    """Parameters of the strong view of n images."""
+    uniform = torch.rand(n, columns("strong", recipe), dtype=torch.float64, generator=generator)
+    return _strong_from_uniform(uniform, recipe)
 
 
 def draw(view: View, n: int, recipe: ViewRecipe, generator: torch.Generator) -> Params:
@@ -130,6 +136,20 @@ def draw(view: View, n: int, recipe: ViewRecipe, generator: torch.Generator) -> 
     if recipe.geometry == "resized_crop":
         return draw_composed(view.startswith("strong"), n, recipe.flip, generator)
     return draw_strong(n, recipe, generator) if view.startswith("strong") else draw_weak(n, recipe, generator)
+
+
+def columns(view: View, recipe: ViewRecipe) -> int:
+    """How many numbers in [0, 1) decide the named view of one image, where `geometry` is "crop"."""
+    if view == "plain":
+        return 0
+    return 2 * recipe.num_ops + 7 if view.startswith("strong") else 4
+
+
+def from_uniform(view: View, uniform: Tensor, recipe: ViewRecipe) -> WeakParams | StrongParams | None:
+    """What `draw` makes of the numbers [B, columns] that it draws, row by row, where `geometry` is "crop"."""
+    if view == "plain":
+        return None
+    return _strong_from_uniform(uniform, recipe) if view.startswith("strong") else _weak_from_uniform(uniform, recipe)
 
 
 def channels_last(images: Tensor, recipe: ViewRecipe) -> Tensor:
@@ -168,9 +188,14 @@ def apply(images: Tensor, params: Params, recipe: ViewRecipe, impl: Impl = "auto
         )  # fmt: skip
     batch, height, width = images.shape[:3]
     plan = make_plan(params, batch, height, width, recipe)
+    return planned(images, plan.to(images.device, non_blocking=True), recipe, impl)
+
+
+def planned(images: Tensor, plan: Tensor, recipe: ViewRecipe, impl: Impl = "auto") -> Tensor:
+    """The view of `plan` (from `make_plan`) on the images' device; images as `channels_last` gives them."""
     return kernel(
         images,
-        plan.to(images.device, non_blocking=True),
+        plan,
         size=recipe.size,
         padding=recipe.padding,
         mean=recipe.mean,

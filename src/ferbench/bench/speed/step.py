@@ -1,0 +1,363 @@
+"""A whole training step, by every way there is of doing it, at the sizes the papers train at.
+
+    python -m ferbench.bench.speed.step --csv results/speed.csv    on a GPU, under 8 minutes
+    python -m ferbench.bench.speed.step --device cpu --block 5   rehearses the same code: small sizes, no graphs
+
+Ways of doing a step, in turn, so that what else the machine does meets all of them:
+
+    authors     as the released codes do it: images from files by PIL in the loop, a forward pass per batch, the average
+                tensor by tensor, a wait for each logged number
+    plain       every batch drawn alone, every rate a number, the log summed name by name
+    static      `training.step`, one by one
+    graph       `training.graphed`, where there is a GPU; bf16: the same under bfloat16 autocast
+
+"host" is the time until the step's call returns, "device" the time until its work is done. Rows are added to the CSV as
+they come. Images are random: what is measured does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ferbench.bench.data.faceset import FaceSet
+from ferbench.bench.data.randomness import derive, generator
+from ferbench.bench.data.splits.draw import make_split
+from ferbench.bench.data.views.augment import draw, planned
+from ferbench.bench.data.views.augment import make_plan as plan_of
+from ferbench.bench.data.views.batches import ImageStore, Share, Stream
+from ferbench.bench.speed.record import SpeedRow, append, measured
+from ferbench.bench.training import records, schedule
+from ferbench.bench.training.evaluate import evaluate
+from ferbench.bench.training.feed import LOG_EVERY
+from ferbench.bench.training.graphed import make_steps
+from ferbench.bench.training.mode import Mode, autocast
+from ferbench.bench.training.progress import Silent
+from ferbench.bench.training.state import Run, make_batches, make_state
+from ferbench.bench.training.step import Stepper, generator_of
+from ferbench.methods import METHODS, Labelled, Progress, Unlabelled, Variant, option_values
+from ferbench.protocols import Recipe, load_protocol
+
+CLASSES = tuple("abcdefg")
+Way = Callable[[int], None]  # does step number t
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step of a paper: its recipe, method and variant, on images of `stored` pixels and channels."""
+
+    name: str
+    method: str
+    paper: str
+    recipe: str
+    variant: Variant = "paper"
+    stored: tuple[int, int] = (100, 3)
+    size: int = 224
+
+    def settings(self, small: bool) -> Recipe:
+        """The paper's recipe at this case's size, or one that a CPU rehearses."""
+        recipe = replace(load_protocol(self.paper).recipe(self.recipe, "paper"), weights="none", input_size=self.size)
+        if not small:
+            return recipe
+        return replace(recipe, backbone="resnet_small", input_size=32, batch_size=8, mu=1)
+
+    def text(self, recipe: Recipe) -> str:
+        """What the rows say."""
+        batch = f"{recipe.batch_size} + {recipe.batch_size * recipe.mu}"
+        return f"{self.name}: {batch} images, {recipe.backbone}, {recipe.input_size} px"
+
+
+CASES = [
+    Case("FixMatch, RAF-DB", "fixmatch", "remop", "rafdb"),
+    Case("ReMoP, RAF-DB", "remop", "remop", "rafdb"),
+    Case("Ada-CM, RAF-DB", "adacm", "adacm", "resnet18"),
+    Case("ReMoP, FERPlus", "remop", "remop", "ferplus", stored=(48, 1)),
+    Case("ReMoP, FERPlus at 48 px", "remop", "remop", "ferplus", stored=(48, 1), size=48),
+    Case("Ada-CM at 48 px", "adacm", "adacm", "resnet18", stored=(48, 1), size=48),
+    Case("LEAF", "leaf", "leaf", "resnet18"),
+    Case("LEAF, released", "leaf", "leaf", "resnet18", variant="released"),
+]
+
+
+def faces(side: int, channels: int, images: int = 1400) -> FaceSet:
+    """Random images of seven classes, six of seven for training."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(images, dtype=np.int64) % len(CLASSES)
+    index, cut = np.arange(images, dtype=np.int64), images * 6 // 7
+    return FaceSet(
+        "random", CLASSES, rng.integers(0, 256, (images, side, side, channels), np.uint8), labels,
+        (index >= cut).astype(np.int8) * 2, np.array([f"{i:06d}" for i in index]), index[:cut], index[cut:], {}, "",
+    )  # fmt: skip
+
+
+def make_run(method: str, recipe: Recipe, stored: tuple[int, int], variant: Variant = "paper", seed: int = 1) -> Run:
+    """A run on random images, a quarter of them labelled."""
+    data = faces(*stored)
+    joint = {"joint": True} if variant == "released" and "joint" in option_values(method, variant, {}) else {}
+    values = option_values(method, variant, joint)
+    return Run({}, method, values, recipe, seed, data, make_split(data, "fraction", {"fraction": 0.25}, seed), data)
+
+
+def plain(run: Run, device: torch.device) -> Way:
+    """The loop before steps were static: drawn, sent and logged one by one."""
+    recipe = run.recipe
+    state = make_state(run, device, Silent())
+    batches, precision = make_batches(run, state.method, device, Share()), autocast(recipe, device)
+    total, fraction = recipe.epochs * recipe.steps_per_epoch, torch.zeros((), device=device)
+    state.method.train()
+    sums: dict[str, torch.Tensor] = {}
+
+    def step(number: int) -> None:
+        torch.manual_seed(derive(run.seed, "network", number))
+        factor = schedule.factor(recipe, number)
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        labelled, unlabelled = batches.labelled(number), batches.unlabelled(number)
+        with precision:
+            result = state.method.step(labelled, unlabelled, Progress(fraction.fill_(number / total), 0))
+            loss = torch.stack(list(result.losses.values())).sum()
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.clip > 0:
+            nn.utils.clip_grad_norm_(state.method.parameters(), recipe.clip)
+        state.method.after_backward()
+        state.optimizer.step()
+        state.method.after_step(labelled, unlabelled)
+        if state.average:
+            state.average.update(recipe.lr * factor)
+        with torch.no_grad():
+            terms = {"steps": torch.ones_like(loss), "loss": loss, **result.losses, **(result.figures or {})}
+            if result.pseudo is not None and unlabelled is not None:
+                truth = batches.truth(unlabelled)
+                known, correct, keep = truth >= 0, result.pseudo.label == truth, result.pseudo.keep
+                counts = {"all": torch.ones_like(keep), "kept": keep, "known": known, "both": keep & known}
+                counts |= {"correct": correct & known, "right": correct & keep & known}
+                terms |= {name: value.sum() for name, value in counts.items()}
+            for name, value in terms.items():
+                sums[name] = sums[name] + value.detach().float() if name in sums else value.detach().float().clone()
+
+    return step
+
+
+def static(run: Run, device: torch.device, mode: Mode) -> tuple[Way, Callable[[], dict[str, Any]]]:
+    """The loop's own steps, and how they were done."""
+    state = make_state(run, device, Silent())
+    batches = make_batches(run, state.method, device, Share())
+    steps = make_steps(run, state, Stepper(state.method), batches, mode)
+    state.method.train()
+    held: list[Any] = []
+
+    def step(number: int) -> None:
+        if not held or number not in held[0].steps:
+            held[:] = [steps.feed.chunk(number)]
+        steps.do(held[0], number - held[0].steps[0], 0)
+
+    return step, steps.about
+
+
+def authors(run: Run, device: torch.device) -> Way:
+    """The shape of the released codes' step: PIL per image and view, a pass per batch, waits and loops over tensors."""
+    recipe = run.recipe
+    state = make_state(run, device, Silent())
+    batches = make_batches(run, state.method, device, Share())
+    files = [_png(image) for image in run.faces.images]
+    average = {name: value.clone() for name, value in state.method.state_dict().items() if value.is_floating_point()}
+    total = recipe.epochs * recipe.steps_per_epoch
+    state.method.train()
+
+    def views(stream: Stream, names: tuple[Any, ...], number: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        index, made = stream.at(number), {}
+        for name in names:
+            rows = []
+            for place, i in enumerate(index.tolist()):
+                image = torch.from_numpy(np.asarray(Image.open(io.BytesIO(files[i]))).copy())
+                image = image.view(1, *run.faces.images.shape[1:])
+                params = draw(name, 1, batches.recipe, generator(number, name, place))
+                plan = plan_of(params, 1, *image.shape[1:3], batches.recipe)  # type: ignore[arg-type]
+                rows.append(planned(image, plan, batches.recipe))
+            made[name] = torch.cat(rows).to(device)
+        return index.to(device), made
+
+    def step(number: int) -> None:
+        index, made = views(batches.labelled_stream, batches.views.labelled, number)
+        labelled, unlabelled = Labelled(made, batches.store.labels[index], index), None
+        if batches.unlabelled_stream:
+            other, made = views(batches.unlabelled_stream, batches.views.unlabelled, number)
+            unlabelled = Unlabelled(made, other)
+        result = state.method.step(labelled, unlabelled, Progress(torch.tensor(number / total, device=device), 0))
+        loss = torch.stack(list(result.losses.values())).sum()
+        state.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        state.method.after_step(labelled, unlabelled)
+        with torch.no_grad():
+            for name, value in state.method.state_dict().items():
+                if name in average:
+                    average[name].mul_(0.999).add_(value, alpha=0.001)
+        _ = [value.item() for value in (loss, *result.losses.values(), *(result.pseudo or ())[:0])]
+
+    return step
+
+
+def _png(image: np.ndarray[Any, Any]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, "png")
+    return file.getvalue()
+
+
+def times(
+    ways: dict[str, Way], device: torch.device, seconds: float, block: int
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Milliseconds (host, done) of each step by each way, in blocks that take turns; on the CPU the process's own time.
+
+    A block's steps are waited for together, as the host runs ahead in training; one of LOG_EVERY draws one chunk.
+    """
+    cpu = device.type == "cpu"
+    clock = time.process_time if cpu else time.perf_counter
+    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in ways}
+    numbers = dict.fromkeys(ways, 0)
+    end = time.perf_counter() + seconds
+    turn = 0
+    while turn < 3 or time.perf_counter() < end:
+        for name, way in ways.items():
+            _wait(device)
+            begin = clock()
+            for _ in range(block):
+                way(numbers[name])
+                numbers[name] += 1
+            called = clock()
+            _wait(device)
+            if turn:  # the first turn warms up
+                found[name][0].append(1e3 * (called - begin) / block)
+                found[name][1].append(1e3 * (clock() - begin) / block)
+        turn += 1
+    return found
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def kernels(way: Way, device: torch.device) -> int:
+    """Kernels and copies that one step launches, 0 without a GPU."""
+    if device.type != "cuda":
+        return 0
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        way(0)
+        _wait(device)
+    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events() or ())
+
+
+def steps(case: Case, device: torch.device, seconds: float, block: int, command: str) -> Iterator[SpeedRow]:
+    """One case by every way."""
+    recipe = case.settings(device.type == "cpu")
+    run = make_run(case.method, recipe, case.stored, case.variant)
+    ways: dict[str, Way] = {"plain": plain(run, device)}
+    ways["static"], _ = static(run, device, Mode(graph="off"))
+    how: dict[str, Callable[[], dict[str, Any]]] = {}
+    if device.type == "cuda":
+        ways["graph"], how["graph"] = static(run, device, Mode())
+        halves = replace(run, recipe=replace(recipe, dtype="bfloat16"))
+        ways["graph, bf16"], how["graph, bf16"] = static(halves, device, Mode())
+    if case is CASES[2]:
+        ways["authors"] = authors(run, device)
+    text = case.text(recipe)
+    for name, (host, done) in times(ways, device, seconds, block).items():
+        about = how[name]() if name in how else {}
+        label = name if about.get("steps", "graph") == "graph" else f"{name} (not captured: {about['why']})"
+        kind = "CPU time" if device.type == "cpu" else "wall"
+        yield measured("step", f"{label}, {kind}", text, "ms", done, benchmark=steps, command=command)
+        if device.type == "cuda":
+            yield measured("step", f"{label}, host", text, "ms", host, benchmark=steps, command=command)
+    for name in ("plain", "static"):
+        if count := kernels(ways[name], device):
+            yield measured("step", f"{name}, kernels", text, "launches", [count], benchmark=steps, command=command)
+
+
+def captures(device: torch.device, command: str) -> Iterator[SpeedRow]:
+    """Every method's step as a graph, on a small network: replays held against single steps, as each run does it."""
+    recipe = Recipe(
+        backbone="resnet_small", batch_size=8, epochs=2, steps_per_epoch=1000, lr=1e-3, input_size=32, crop_padding=2,
+        ema=0.9, dropout=0.5, schedule="cosine",
+    )  # fmt: skip
+    for name in METHODS:
+        run = make_run(name, recipe, (32, 1))
+        if METHODS[name].takes_candidates:
+            full = np.ones((len(run.faces.labels), len(CLASSES)), bool)
+            run = replace(run, candidates=lambda full=full: full)  # type: ignore[misc]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            way, about = static(run, device, Mode())
+            for number in range(3):
+                way(number)
+        found = about()
+        same = "equal bits" if found.get("difference") == 0 else f"apart by {found.get('difference')}"
+        label = same if found["steps"] == "graph" else f"not captured: {found['why']}"
+        rounding = [found.get("rounding", 0.0)]
+        yield measured("capture", label, name, "of the way", rounding, benchmark=captures, command=command)
+
+
+def epoch_end(device: torch.device, folder: Path, command: str) -> Iterator[SpeedRow]:
+    """What comes between epochs: both models scored on the test images, and a checkpoint written."""
+    case = CASES[4]
+    run = make_run(case.method, case.settings(device.type == "cpu"), case.stored)
+    state = make_state(run, device, Silent())
+    batches = make_batches(run, state.method, device, Share())
+    store = ImageStore(run.faces, device)
+    works: dict[str, Callable[[], object]] = {
+        f"score {len(run.test)} images by two models": lambda: evaluate(run, state, batches, store),
+        "checkpoint": lambda: records.save_checkpoint(folder / "checkpoint.pt", state.to_dict("")),
+    }
+    for name, work in works.items():
+        taken = []
+        for _ in range(4):
+            begin = time.perf_counter()
+            work()
+            _wait(device)
+            taken.append(1e3 * (time.perf_counter() - begin))
+        yield measured("epoch end", name, case.text(run.recipe), "ms", taken[1:], benchmark=epoch_end, command=command)
+
+
+def main() -> None:
+    """Measure, print, and add each row to a CSV file as it comes."""
+    import tempfile
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--csv", type=Path, help="file the rows are added to")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=430.0, help="about how long it may take")
+    parser.add_argument("--block", type=int, default=LOG_EVERY, help="steps of one way before the next has its turn")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    generator_of(device)  # a device that is not there fails here
+    command = f"python -m ferbench.bench.speed.step --device {options.device} --seconds {options.seconds:g}"
+    command += f" --block {options.block}"
+    begin, share = time.perf_counter(), options.seconds * 0.6 / len(CASES)
+    with tempfile.TemporaryDirectory() as folder:
+        parts = [captures(device, command)] if device.type == "cuda" else []
+        parts.append(epoch_end(device, Path(folder), command))
+        parts += [steps(case, device, share, options.block, command) for case in CASES]
+        for part in parts:
+            if time.perf_counter() - begin > options.seconds:
+                print("out of time: the parts that follow are left out")
+                break
+            for row in part:
+                print(f"{row.name:9} {row.case:60} {row.variant:40} {row.median:>9} {row.unit}", flush=True)
+                if options.csv:
+                    append([row], options.csv)
+
+
+if __name__ == "__main__":
+    main()
