@@ -37,7 +37,7 @@ SPLIT_OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "balanced": ("exceptions",),
     "kfold": ("fold", "fold_seed", "own_folds"),
 }
-SPLIT_ALWAYS = ("validation", "noise", "overlap")  # optional in every kind
+SPLIT_ALWAYS = ("validation", "noise", "overlap", "parts", "part")  # optional in every kind
 
 
 class ProtocolError(UserError):
@@ -155,11 +155,13 @@ class Split:
     validation: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})  # share of the labelled images
     noise: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})  # share of the labels made wrong
     overlap: bool = False  # labelled images are among the unlabelled ones as well
+    parts: int | None = field(default=None, metadata={"least": 2})  # of so many equal parts of the labelled images ...
+    part: int | None = field(default=None, metadata={"least": 1})  # ... this one is left out
 
     @property
     def options(self) -> dict[str, float | int | Mapping[str, int]]:
         """The parameters of this kind of split by name, without `validation` and what is left at its default."""
-        keys = (*SPLIT_KEYS[self.kind], *SPLIT_OPTIONAL.get(self.kind, ()), "noise", "overlap")
+        keys = (*SPLIT_KEYS[self.kind], *SPLIT_OPTIONAL.get(self.kind, ()), "noise", "overlap", "parts", "part")
         return {key: value for key in keys if (value := getattr(self, key)) not in (None, 0, False)}
 
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.tables.extras import read_extras
-from ferbench.bench.tables.settings import settings
+from ferbench.bench.tables.settings import folds_of, settings
 from ferbench.bench.training import records
 from ferbench.methods import MethodError, Variant
 from ferbench.protocols import Cell, Protocol, Recipe, cells, load_protocol, protocol_names
@@ -170,8 +170,10 @@ def _cells_by_settings(protocols: Iterable[Protocol], made: Container[Kind]) -> 
                     break  # its method is not there yet, so neither are runs of it
                 for key in keys:
                     index[key].append(cell)
-                if cell.candidates and _kind(cell.softmax, preset) in made:
-                    index[_key(settings(cell.softmax, preset, 0))]  # without a cell of its own, or some row's
+                scorers = cell.scored_by(folds_of(settings(cell, preset, 0))) if cell.candidates else ()
+                for scorer in scorers:
+                    if _kind(scorer, preset) in made:
+                        index[_key(settings(scorer, preset, 0))]  # without a cell of its own, or some row's
                 before = cell.before
                 while before:
                     for variant in get_args(Variant) if _kind(before, preset) in made else ():

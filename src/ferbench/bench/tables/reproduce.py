@@ -94,7 +94,7 @@ def _stages(cell: Cell, seed: int, run: Run) -> list[tuple[Cell, int, Run]]:
 
 def _needed(cell: Cell, run: Run) -> list[tuple[Cell, Run]]:
     """The runs that must be finished before this one: where it starts, and whose predictions make its candidates."""
-    pairs = ((cell.before, run.before), (cell.softmax, run.softmax))
+    pairs = [(cell.before, run.before), *zip(cell.scored_by(len(run.scorers)), run.scorers, strict=True)]
     return [(other, needed) for other, needed in pairs if other and needed]
 
 

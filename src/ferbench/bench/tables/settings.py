@@ -95,3 +95,8 @@ def made_from_a_model(spec: Mapping[str, Any]) -> bool:
     """Whether the run of this spec needs another run's predictions."""
     asked = spec.get("candidates")
     return needs_model(asked["kind"], asked["options"]) if asked else False
+
+
+def folds_of(spec: Mapping[str, Any]) -> int:
+    """How many runs score the labelled images of the run of this spec: 0 where none do."""
+    return int(spec["candidates"]["options"]["folds"]) if made_from_a_model(spec) else 0
