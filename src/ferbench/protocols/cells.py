@@ -56,6 +56,10 @@ class Cell:
         """The method's options besides its variant."""
         return self.row.options
 
+    def options_under(self, preset: str) -> Mapping[str, Option]:
+        """The method's options under `preset`: the row's, over what the preset sets in this method."""
+        return {**self.protocol.method_options.get(preset, {}).get(self.method, {}), **self.options}
+
     @property
     def variant(self) -> str:
         """Whether the method follows the paper or the released code."""

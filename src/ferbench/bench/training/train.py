@@ -186,6 +186,8 @@ def _accumulate(sums: dict[str, Tensor], loss: Tensor, result: StepResult, truth
             "correct": (correct & known).sum().float(),
             "kept correct": (correct & kept).sum().float(),
         }
+        if result.pseudo.changed is not None:
+            terms["kept changed"] = (result.pseudo.changed & result.pseudo.keep).sum().float()
     for name, value in terms.items():
         sums[name] = sums[name] + value.detach().float() if name in sums else value.detach().float().clone()
 
@@ -207,6 +209,8 @@ def _means(sums: dict[str, Tensor], spec: records.Spec, step: int) -> dict[str, 
     if "kept" in values:
         means["mask rate"] = values["kept"] / values["unlabelled"]
         means["pseudo-label accuracy"] = values["kept correct"] / max(values["kept known"], 1.0)
+        if "kept changed" in values:  # the share of what is taught that a plug-in labels otherwise than its learner
+            means["labels changed"] = values["kept changed"] / max(values["kept"], 1.0)
         means["prediction accuracy"] = values["correct"] / max(values["known"], 1.0)
     return means
 

@@ -20,7 +20,7 @@ State: (window + 2) K numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -52,7 +52,7 @@ class ReMixMatchOptions:
     window: int = 128
     momentum: float = 0.999
     labelled_view: Literal["strong", "weak"] = "strong"
-    per_sample: bool = True
+    per_sample: bool = field(default=True, metadata={"formerly": False})
     interleave: bool = True
     reduction: Reduction = "mean"
 
