@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         View,
         Views,
     )
-    from ferbench.methods.building import Variant, build, needs_boxes, option_values
+    from ferbench.methods.building import Variant, build, completed, needs_boxes, option_values
 
 __all__ = [
     "Ask",
@@ -58,12 +58,13 @@ __all__ = [
     "View",
     "Views",
     "build",
+    "completed",
     "needs_boxes",
     "option_values",
     "register",
 ]
 
-_BUILDING = ("Variant", "build", "needs_boxes", "option_values")
+_BUILDING = ("Variant", "build", "completed", "needs_boxes", "option_values")
 
 
 def __getattr__(name: str) -> Any:

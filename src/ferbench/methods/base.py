@@ -71,11 +71,15 @@ class Unlabelled:
 
 
 class PseudoLabels(NamedTuple):
-    """What an unlabelled batch is taught: a class per image and whether it is confident enough to be used."""
+    """What an unlabelled batch is taught: a class per image and whether it is confident enough to be used.
+
+    changed: of a plug-in that puts labels of its own in place of the learner's, where they differ; only logged.
+    """
 
     label: Tensor  # [U] int64
     keep: Tensor  # [U] bool
     confidence: Tensor  # [U]
+    changed: Tensor | None = None  # [U] bool
 
 
 class Progress(NamedTuple):

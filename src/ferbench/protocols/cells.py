@@ -56,6 +56,10 @@ class Cell:
         """The method's options besides its variant."""
         return self.row.options
 
+    def options_under(self, preset: str) -> Mapping[str, Option]:
+        """The method's options under `preset`: the row's, over what the preset sets in this method."""
+        return {**self.protocol.method_options.get(preset, {}).get(self.method, {}), **self.options}
+
     @property
     def variant(self) -> str:
         """Whether the method follows the paper or the released code."""
@@ -112,15 +116,23 @@ class Cell:
         )  # fmt: skip
         return replace(self, row=row, length=1.0)
 
-    @property
-    def softmax(self) -> Cell:
-        """Plain cross-entropy in this cell's place: the run whose predictions make candidate sets, where some do.
+    def scored_by(self, parts: int) -> tuple[Cell, ...]:
+        """Plain cross-entropy in this cell's place: the runs whose predictions make candidate sets, where some do.
 
-        Its length is the candidate sets' option of that name, where they have one.
+        parts: of the labelled images, each of which one of the runs does without; 1 for one run that has them all.
+        Their length is the candidate sets' option of that name, where they have one.
         """
-        row = replace(self.row, id=f"{self.row.id}.softmax", method="vanilla", options={})
         length = self.candidates.options.get("length") if self.candidates else None
-        return replace(self, row=row, length=float(length) if isinstance(length, int | float) else 1.0)
+        held: list[dict[str, Option]] = [{"parts": parts, "part": part + 1} for part in range(parts)]
+        rows = [
+            replace(
+                self.row, id=f"{self.row.id}.softmax", method="vanilla", options={},
+                split_options={**self.row.split_options, **(chosen if parts > 1 else {})},
+            )
+            for chosen in held
+        ]  # fmt: skip
+        length = float(length) if isinstance(length, int | float) else 1.0
+        return tuple(replace(self, row=row, length=length) for row in rows)
 
     @property
     def recipe_name(self) -> str:

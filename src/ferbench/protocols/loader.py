@@ -148,9 +148,16 @@ def _check(protocol: Protocol) -> None:
     path = protocol.path
     if not protocol.presets:
         raise ProtocolError(f"{path}: presets: needs at least one, e.g. [presets.paper]")
+    for section in ("method_options", "instead"):
+        for name in getattr(protocol, section):
+            _known(name, protocol.presets, f"{path}.{section}")
     for name, preset in protocol.presets.items():
         for key in (key for key in preset if "." in key):
             _known(key.rpartition(".")[0], protocol.recipes, f"{path}.presets.{name}.{key}")
+        for key, stand_ins in protocol.instead.get(name, {}).items():
+            for value in stand_ins.values():
+                recipe = next(iter(protocol.recipes.values()))
+                build(Recipe, {**vars(recipe), key: value}, f"{path}.instead.{name}", ProtocolError)
         for recipe_name, recipe in protocol.recipes.items():
             build(Recipe, {**vars(recipe), **preset_for(preset, recipe_name)}, f"{path}.presets.{name}", ProtocolError)
     for name, split in protocol.splits.items():

@@ -37,7 +37,7 @@ SPLIT_OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "balanced": ("exceptions",),
     "kfold": ("fold", "fold_seed", "own_folds"),
 }
-SPLIT_ALWAYS = ("validation", "noise", "overlap")  # optional in every kind
+SPLIT_ALWAYS = ("validation", "noise", "overlap", "parts", "part")  # optional in every kind
 
 
 class ProtocolError(UserError):
@@ -155,11 +155,13 @@ class Split:
     validation: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})  # share of the labelled images
     noise: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})  # share of the labels made wrong
     overlap: bool = False  # labelled images are among the unlabelled ones as well
+    parts: int | None = field(default=None, metadata={"least": 2})  # of so many equal parts of the labelled images ...
+    part: int | None = field(default=None, metadata={"least": 1})  # ... this one is left out
 
     @property
     def options(self) -> dict[str, float | int | Mapping[str, int]]:
         """The parameters of this kind of split by name, without `validation` and what is left at its default."""
-        keys = (*SPLIT_KEYS[self.kind], *SPLIT_OPTIONAL.get(self.kind, ()), "noise", "overlap")
+        keys = (*SPLIT_KEYS[self.kind], *SPLIT_OPTIONAL.get(self.kind, ()), "noise", "overlap", "parts", "part")
         return {key: value for key in keys if (value := getattr(self, key)) not in (None, 0, False)}
 
 
@@ -269,7 +271,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One paper's protocol. Results compare only under one name, version and hash."""
+    """One paper's protocol. Results compare only under one name, version and hash.
+
+    method_options: what a preset sets in a method, wherever a row does not: a preset of fewer steps must give what a
+    method learns at its own pace (centres, ramps) the rate or length that it has in the paper.
+    instead: preset to recipe key to what stands for which of the paper's values, before the preset's one value for all;
+    so rows that differ in a backbone can differ in a small one as well.
+    """
 
     paper: str = field(metadata=ID)
     title: str
@@ -282,6 +290,8 @@ class Protocol:
     tables: tuple[Table, ...]
     candidates: Mapping[str, Candidates] = field(default_factory=dict)
     pretraining: Mapping[str, PretrainingRecipe] = field(default_factory=dict)
+    method_options: Mapping[str, Mapping[str, Mapping[str, Option]]] = field(default_factory=dict)
+    instead: Mapping[str, Mapping[str, Mapping[str, Option]]] = field(default_factory=dict)
     variant: str = field(default="paper", metadata={"choices": VARIANTS})
     hash: str = field(default="", metadata={"key": False})  # SHA-256 (hex) of protocol.toml and the CSV files
     path: Path = field(default=Path(), metadata={"key": False})
@@ -300,8 +310,12 @@ class Protocol:
         """Recipe `name` with `options` and, over them, the preset's. Raises ProtocolError for an unknown preset."""
         if preset not in self.presets:
             raise ProtocolError(f"{self.name} has no preset '{preset}'; it has: {', '.join(self.presets)}")
-        overrides: Mapping[str, Option] = {**(options or {}), **preset_for(self.presets[preset], name)}
-        return replace(self.recipes[name], **overrides)  # type: ignore[arg-type]  # checked by the loader
+        of_paper = {**vars(self.recipes[name]), **(options or {})}
+        of_preset = preset_for(self.presets[preset], name)
+        for key, stand_ins in self.instead.get(preset, {}).items():
+            if of_paper[key] in stand_ins:
+                of_preset[key] = stand_ins[of_paper[key]]
+        return Recipe(**{**of_paper, **of_preset})
 
 
 def preset_for(preset: Mapping[str, Option], recipe: str) -> dict[str, Option]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.utils import ModelEma
 from torch import nn
 
 from ferbench.methods import Facts
@@ -199,7 +200,7 @@ def test_no_dropout() -> None:
 def test_teacher_is_the_average_of_its_students(warm_up: bool) -> None:
     torch.manual_seed(0)
     student = Noisy()
-    teacher, average = EmaTeacher(student, 0.9, warm_up=warm_up), student.linear.weight.detach().clone()
+    teacher, average = EmaTeacher(student, 0.9, training=True, warm_up=warm_up), student.linear.weight.detach().clone()
     for t in range(3):
         with torch.no_grad():
             student.linear.weight.add_(torch.randn(2, 2))
@@ -213,9 +214,36 @@ def test_teacher_is_the_average_of_its_students(warm_up: bool) -> None:
     assert not teacher(torch.randn(4, 2)).requires_grad
 
 
+def test_averaged_statistics_are_timm_s(network: Any) -> None:
+    """SSFER's released code averages with timm.utils.ModelEma, which averages running means and variances too."""
+    torch.manual_seed(0)
+    student = network().train()
+    teacher, theirs = EmaTeacher(student, 0.9, statistics="averaged"), ModelEma(student, decay=0.9)
+    for _ in range(20):
+        with torch.no_grad():
+            student(3 + 2 * torch.randn(6, 3, 7, 7))  # moves the running statistics
+            for parameter in student.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        teacher.update(student)
+        theirs.update(student)
+    expected, images = theirs.ema.eval(), torch.randn(4, 3, 7, 7)
+    for name in ("norm.running_mean", "norm.running_var", "conv.weight"):
+        torch.testing.assert_close(teacher.model.state_dict()[name], expected.state_dict()[name])
+    assert not torch.allclose(teacher.model.norm.running_mean, student.norm.running_mean, rtol=0.05)  # type: ignore[union-attr]
+    torch.testing.assert_close(teacher(images).logits, expected(images).logits)
+    assert torch.equal(teacher.model.norm.num_batches_tracked, student.norm.num_batches_tracked)  # type: ignore[union-attr]
+
+
+def test_a_teacher_in_evaluation_mode_needs_statistics_of_its_own_weights(network: Any) -> None:
+    with pytest.raises(ValueError, match="needs statistics='averaged'"):
+        EmaTeacher(network(), 0.9)
+    EmaTeacher(network(norm=False), 0.9)  # nothing to go wrong
+    EmaTeacher(network(), 0.9, training=True)
+
+
 @pytest.mark.parametrize("as_in_training", [False, True])
 def test_teacher_keeps_its_mode(as_in_training: bool) -> None:
-    outer = nn.Sequential(EmaTeacher(Noisy(), 0.9, training=as_in_training))
+    outer = nn.Sequential(EmaTeacher(Noisy(), 0.9, training=as_in_training, statistics="averaged"))
     teacher: Any = outer[0]
     assert teacher.model.training is as_in_training
     outer.train()

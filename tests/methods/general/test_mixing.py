@@ -42,7 +42,8 @@ def test_mixmatch(variant: Any, fraction: float, network: Any, random_batch: Any
     torch.manual_seed(5)
     union = torch.cat([labelled.views["weak"], *views])
     targets = torch.tensor(np.concatenate([known, q, q]), dtype=torch.float32)
-    mixed, mixed_targets = mixup(union, targets, 0.75 if variant == "paper" else 0.5)
+    paper = variant == "paper"
+    mixed, mixed_targets = mixup(union, targets, 0.75 if paper else 0.5, per_sample=paper)
     with torch.no_grad():
         logits = method.model(mixed).logits.double().numpy()
     goal = mixed_targets.double().numpy()
@@ -53,6 +54,12 @@ def test_mixmatch(variant: Any, fraction: float, network: Any, random_batch: Any
     )
     assert result.losses["unsupervised"].item() == pytest.approx(weight * squared, rel=1e-3)
     assert result.pseudo.label.tolist() == q.argmax(1).tolist()
+
+
+@pytest.mark.parametrize("name", ["mixmatch", "remixmatch", "marginmix"])
+def test_the_paper_mixes_every_image_by_a_share_of_its_own(name: str) -> None:
+    assert option_values(name, "paper", {})["per_sample"] is True
+    assert option_values(name, "usb", {})["per_sample"] is (name == "marginmix")
 
 
 @pytest.mark.parametrize("variant", ["paper", "usb"])
@@ -78,7 +85,7 @@ def test_remixmatch(variant: Any, network: Any, random_batch: Any, slow: Any) ->
         first = labelled.views["strong" if variant == "paper" else "weak"]
         others = [unlabelled.views[name] for name in ("strong", "strong2", "weak")]
         targets = torch.tensor(np.concatenate([np.eye(4)[labelled.labels], q, q, q]), dtype=torch.float32)
-        mixed, mixed_targets = mixup(torch.cat([first, *others]), targets, 0.75)
+        mixed, mixed_targets = mixup(torch.cat([first, *others]), targets, 0.75, per_sample=variant == "paper")
         turns = torch.randint(4, (7,))
         with torch.no_grad():
             logits = method.model(mixed).logits.double().numpy()

@@ -95,12 +95,23 @@ def adacm(network: Any) -> Callable[..., AdaCM]:
 def test_options_are_the_papers() -> None:
     expected = {
         "bound": 0.97, "gamma": math.e, "initial_threshold": 0.8, "floor": False, "timing": "current", "margin": True,
-        "threshold": 0.95, "contrast": True, "supervised_weight": 0.5, "unlabelled_weight": 1.0, "contrast_weight": 0.1,
+        "threshold": 0.95, "contrast": True, "contrast_gradient": True, "supervised_weight": 0.5,
+        "unlabelled_weight": 1.0, "contrast_weight": 0.1,
         "temperature": 0.07, "denominator": "kept", "symmetric": False, "joint": False,
     }  # fmt: skip
     assert option_values("adacm", "paper", {}) == expected
     changes = {"floor": True, "timing": "previous", "denominator": "batch", "symmetric": True}
     assert option_values("adacm", "released", {}) == expected | changes
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_the_contrast_teaches_or_not(gradient: bool, network: Any, random_batch: Any) -> None:
+    """Before October 2022 the released code passed the weak views without a gradient: Eq. 9 was a constant."""
+    torch.manual_seed(0)
+    values = option_values("adacm", "paper", {"contrast_gradient": gradient, "initial_threshold": 0.99})
+    method = build("adacm", network(dropout=0.0), values).train()
+    contrast = method.step(*random_batch(method)).losses["contrast"]
+    assert contrast.item() > 0 and contrast.requires_grad is gradient
 
 
 WORKED_MARGINS = {
@@ -339,7 +350,7 @@ def test_remop_averages_the_mixtures_of_both_weak_views_eqs_5_to_7(remop: Any, m
     centers = rng.normal(size=(classes, 2))
     features, logits = rng.normal(size=(2, rows, 2)), 2 * rng.normal(size=(2, rows, classes))
     margins = np.array([0.5, 0.6, 0.7])
-    method = remop(centers, beta=beta, mix=mix)
+    method = remop(centers, beta=beta, mix=mix, gate="linear" if mix == "paper" else "mixture")
     method.learner.margins.copy_(torch.from_numpy(margins))
     views = tuple(prediction(*pair) for pair in zip(logits, features, strict=True))
     got = method.enhanced_labels(Passes(views[0], views, (views[0],)))
@@ -364,7 +375,7 @@ def test_remop_averages_the_mixtures_of_both_weak_views_eqs_5_to_7(remop: Any, m
 
 @pytest.mark.parametrize(("mix", "rule"), [("paper", "linear"), ("released", "mixture")])
 def test_remop_s_margin_is_learnt_from_the_scores_it_gates(remop: Any, mix: str, rule: str) -> None:
-    method = remop(np.eye(3), mix=mix)
+    method = remop(np.eye(3), mix=mix, gate="linear" if mix == "paper" else "mixture")
     ask = Questions(torch.from_numpy(softmax(LABELLED)).float(), torch.from_numpy(LABELS))
     method.end_epoch(Progress(torch.zeros(()), 1), ask)
     assert ask.asked == [("labelled", "average", "weak", rule)]

@@ -286,7 +286,7 @@ def test_equation_4_nothing_kept() -> None:
 
 
 def test_equation_1_the_teacher_follows_the_student(network: Any) -> None:
-    """theta_t = 0.5, theta_s = 1, m = 0.999: 0.5005 after one step; statistics are the student's, and no gradient."""
+    """theta_t = 0.5, theta_s = 1, m = 0.999: 0.5005 after one step; statistics move likewise, and no gradient."""
     method = make(network(), decay=0.999).train()
     assert method.teacher is not None and not method.teacher.model.training
     for parameter in method.teacher.parameters():
@@ -301,7 +301,9 @@ def test_equation_1_the_teacher_follows_the_student(network: Any) -> None:
     method.after_step(batch, unlabelled)
     for parameter in method.teacher.parameters():
         torch.testing.assert_close(parameter, torch.full_like(parameter, 0.5005), rtol=0, atol=1e-7)
-    assert torch.equal(method.teacher.model.norm.running_mean, method.model.norm.running_mean)
+    expected = 0.001 * method.model.norm.running_mean
+    torch.testing.assert_close(method.teacher.model.norm.running_mean, expected)
+    assert make(network(), statistics="batch").train().teacher.model.training
 
 
 def test_the_teacher_is_tested_and_the_student_beside_it(network: Any) -> None:

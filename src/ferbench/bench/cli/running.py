@@ -106,23 +106,25 @@ def _one_run(
     spec: dict[str, Any], settings: Any, place: Workspace, drawn: Any, test_options: dict[str, Any] | None,
     after: Path | None,
 ) -> Run:  # fmt: skip
-    """The run of these settings, with the model that its candidate sets are made from where they need one."""
-    from ferbench.bench.tables.candidate_sets import model_recipe
+    """The run of these settings, with those whose predictions its candidate sets are made from where some are."""
+    from ferbench.bench.tables.candidate_sets import model_recipe, scorer_splits
     from ferbench.bench.tables.runs import make_run
-    from ferbench.bench.tables.settings import made_from_a_model, method_settings
+    from ferbench.bench.tables.settings import folds_of, method_settings
     from ferbench.bench.training.stages import finished_start
 
     reader = spec["dataset"]["reader"]
     faces = place.faces(reader, spec["dataset"]["options"])
     test = faces if test_options is None else place.faces(reader, test_options)
-    softmax = None
-    if made_from_a_model(spec):
+    scorers = []
+    if folds_of(spec):
         plain = {key: value for key, value in spec.items() if key != "candidates"}
         shorter = model_recipe(spec, settings)
         plain |= method_settings("vanilla", {}, "paper", shorter)
-        softmax = make_run(plain, shorter, faces, drawn, test, None, place)
+        for part in scorer_splits(spec, faces, drawn):
+            plain["split"] = {"kind": part.recipe, "parameters": dict(part.parameters)}
+            scorers.append(make_run(plain, shorter, faces, part, test, None, place))
     start = finished_start(after) if after else None
-    return make_run(spec, settings, faces, drawn, test, None, place, start, softmax=softmax)
+    return make_run(spec, settings, faces, drawn, test, None, place, start, scorers)
 
 
 def _candidates(asked: str, method: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch._C._autograd import DeviceType
 
 from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.randomness import derive, generator
@@ -184,7 +185,7 @@ def authors(run: Run, device: torch.device) -> Way:
                 image = torch.from_numpy(np.asarray(Image.open(io.BytesIO(files[i]))).copy())
                 image = image.view(1, *run.faces.images.shape[1:])
                 params = draw(name, 1, batches.recipe, generator(number, name, place))
-                plan = plan_of(params, 1, *image.shape[1:3], batches.recipe)  # type: ignore[arg-type]
+                plan = plan_of(params, 1, image.shape[1], image.shape[2], batches.recipe)  # type: ignore[arg-type]
                 rows.append(planned(image, plan, batches.recipe))
             made[name] = torch.cat(rows).to(device)
         return index.to(device), made
@@ -257,7 +258,7 @@ def kernels(way: Way, device: torch.device) -> int:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         way(0)
         _wait(device)
-    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events() or ())
+    return sum(event.device_type == DeviceType.CUDA for event in profile.events() or ())
 
 
 def steps(case: Case, device: torch.device, seconds: float, block: int, command: str) -> Iterator[SpeedRow]:

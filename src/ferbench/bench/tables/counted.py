@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, get_args
+from typing import get_args
 
 from ferbench.bench.data.faceset import DataError
+from ferbench.bench.tables.distinct import merged_by
 from ferbench.bench.tables.extras import read_extras
-from ferbench.bench.tables.settings import settings
+from ferbench.bench.tables.settings import DATA, folds_of, same_run, settings
 from ferbench.bench.training import records
 from ferbench.methods import MethodError, Variant
-from ferbench.protocols import Cell, Protocol, Recipe, cells, load_protocol, protocol_names
-
-DATA = ("dataset", "test", "unlabelled", "split")
-DEFAULTS = {field.name: field.default for field in fields(Recipe)}
+from ferbench.protocols import Cell, Protocol, cells, load_protocol, protocol_names
 
 
 @dataclass(frozen=True)
@@ -113,8 +110,9 @@ def _read(
         spec, record = records.read_json(path.with_name("spec.json")), records.read_json(path)
         if record.get("status") != "finished":
             return []
-        key = _key(spec)
-        served = by_settings.get(key, [])
+        key = same_run(spec)
+        merged = merged_by(spec["preset"], by_settings.get(key, []))
+        served = [cell for cell in by_settings.get(key, []) if cell.id not in merged]
         made_for = spec.get("made_for")
         if made_for:
             protocol, version = made_for["protocol"], made_for["version"]
@@ -124,6 +122,8 @@ def _read(
                 return []
             if version != versions[protocol]:
                 return Ignored(name, f"stale: made under version {version} of {protocol}")
+            if merged and not served:
+                return Ignored(name, merged.get(made_for["cell"], next(iter(merged.values()))))
             if key in by_settings and not served:
                 return []  # a run that others start from, with no number of its own
             if not served:
@@ -165,34 +165,18 @@ def _cells_by_settings(protocols: Iterable[Protocol], made: Container[Kind]) -> 
             for preset in protocol.presets if cell.method and not cell.published_only else ():
                 try:
                     known = get_args(Variant) if _kind(cell, preset) in made else ()
-                    keys = {_key(settings(cell, preset, 0, variant)) for variant in known}
+                    keys = {same_run(settings(cell, preset, 0, variant)) for variant in known}
                 except (DataError, MethodError):
                     break  # its method is not there yet, so neither are runs of it
                 for key in keys:
                     index[key].append(cell)
-                if cell.candidates and _kind(cell.softmax, preset) in made:
-                    index[_key(settings(cell.softmax, preset, 0))]  # without a cell of its own, or some row's
+                scorers = cell.scored_by(folds_of(settings(cell, preset, 0))) if cell.candidates else ()
+                for scorer in scorers:
+                    if _kind(scorer, preset) in made:
+                        index[same_run(settings(scorer, preset, 0))]  # without a cell of its own, or some row's
                 before = cell.before
                 while before:
                     for variant in get_args(Variant) if _kind(before, preset) in made else ():
-                        index[_key(settings(before, preset, 0, variant))]  # without a cell of its own
+                        index[same_run(settings(before, preset, 0, variant))]  # without a cell of its own
                     before = before.before
     return index
-
-
-def _key(spec: Mapping[str, Any]) -> str:
-    """What must agree: all settings but the seed; not the fingerprints and pixels, which are of the data at hand.
-
-    A user may write 150 where a protocol has 150.0, and leave the validation share out where it is none. A recipe is
-    compared without what is at its default, so that a new key with a default leaves old runs what they are.
-    """
-    kept = {key: value for key, value in spec.items() if key not in ("seed", "weights", "made_for")}
-    for part in (*DATA, "candidates") if "candidates" in kept else DATA:
-        if isinstance(kept[part], dict):
-            kept[part] = {key: value for key, value in kept[part].items() if key not in ("fingerprint", "pixels")}
-    kept["recipe"] = {key: value for key, value in kept["recipe"].items() if value != DEFAULTS.get(key, MISSING)}
-    if "after" in kept:
-        kept["after"] = _key({key: value for key, value in kept["after"].items() if key != "hash"})
-    kept["split"] = dict(kept["split"])
-    kept["split"]["parameters"] = {"validation": 0, **kept["split"]["parameters"]}
-    return records.spec_hash(json.loads(json.dumps(kept), parse_int=float))

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.tables.candidate_sets import SCORES
+from ferbench.bench.tables.distinct import indistinct
 from ferbench.bench.tables.implemented import implemented
 from ferbench.bench.tables.runs import Workspace, boxes_warning, resolve_cell
 from ferbench.bench.training import processes, records
@@ -64,12 +65,14 @@ def make_plan(
     cells: Sequence[Cell], preset: str, number: int | None, workspace: Workspace, variant: Variant | None
 ) -> Plan:
     """Resolve every cell; data that is not there or does not fit leaves its cells out, with the reason."""
-    plan = Plan([], [])
+    plan, alike = Plan([], []), indistinct(cells, preset, variant)
     for cell in cells:
         if cell.published_only:
             plan.left_out.append((cell, "the mean of other columns" if cell.column.mean_of else "published only"))
         elif not implemented(cell):
             plan.left_out.append((cell, f"not implemented yet: {cell.method}"))
+        elif cell.id in alike:
+            plan.left_out.append((cell, alike[cell.id]))
         else:
             try:
                 seeds = seeds_of(cell, number)
@@ -94,7 +97,7 @@ def _stages(cell: Cell, seed: int, run: Run) -> list[tuple[Cell, int, Run]]:
 
 def _needed(cell: Cell, run: Run) -> list[tuple[Cell, Run]]:
     """The runs that must be finished before this one: where it starts, and whose predictions make its candidates."""
-    pairs = ((cell.before, run.before), (cell.softmax, run.softmax))
+    pairs = [(cell.before, run.before), *zip(cell.scored_by(len(run.scorers)), run.scorers, strict=True)]
     return [(other, needed) for other, needed in pairs if other and needed]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from ferbench.bench.data.splits.draw import Split, make_split, with_taught_label
 from ferbench.bench.data.splits.pool import Pool, as_unlabelled, for_testing, make_pool
 from ferbench.bench.data.views.boxes import without_boxes
 from ferbench.bench.tables.candidate_sets import resolve_candidates
-from ferbench.bench.tables.settings import made_from_a_model, settings, sources
+from ferbench.bench.tables.settings import folds_of, settings, sources
 from ferbench.bench.training import records
 from ferbench.bench.training.length import fitted
 from ferbench.bench.training.networks.backbones import WHERE_TO_GET, Classifier, WeightsError, load_weights
@@ -74,9 +74,9 @@ def resolve_cell(cell: Cell, preset: str, seed: int, workspace: Workspace, varia
     made_for = {"protocol": protocol.name, "version": protocol.version, "hash": protocol.hash, "cell": cell.id}
     before = resolve_cell(cell.before, preset, seed, workspace, variant) if cell.before else None
     start = Start(workspace.folder(before), records.spec_hash(before.spec)) if before else None
-    softmax = resolve_cell(cell.softmax, preset, seed, workspace) if made_from_a_model(chosen) else None
+    scorers = tuple(resolve_cell(other, preset, seed, workspace) for other in cell.scored_by(folds_of(chosen)))
     spec = {**chosen, "made_for": made_for}
-    run = make_run(spec, cell.recipe(preset), faces, split, test, other, workspace, start, softmax)
+    run = make_run(spec, cell.recipe(preset), faces, split, test, other, workspace, start, scorers)
     if preset in FULL and (line := boxes_warning(run)):
         raise DataError(line)
     return replace(run, before=before)
@@ -96,11 +96,11 @@ def make_run(
     unlabelled: FaceSet | Pool | None,
     workspace: Workspace,
     start: Start | None = None,
-    softmax: Run | None = None,
+    scorers: Sequence[Run] = (),
 ) -> Run:
     """Put a run together from settings and data; the data's fingerprints and the weights' hash join the spec.
 
-    start: the run whose final weights stand in place of the recipe's; softmax: the run whose predictions make the
+    start: the run whose final weights stand in place of the recipe's; scorers: the runs whose predictions make the
     candidate sets, where some do
     """
     taught = with_taught_labels(faces, split)
@@ -120,11 +120,13 @@ def make_run(
     prepare = partial(_load, path=weights) if weights else partial(load_stage, start=start) if start else None
     if start:
         spec["after"] = {**spec.get("after", {}), "hash": start.hash}
-    candidates, made = resolve_candidates(spec, faces, split, softmax, workspace.folder(softmax) if softmax else Path())
+    scored = [(scorer, workspace.folder(scorer)) for scorer in scorers]
+    candidates, made = resolve_candidates(spec, faces, split, scored)
     spec |= candidates
     return Run(
         spec, spec["method"], spec["options"], recipe, spec["seed"], faces, split, test, unlabelled, prepare,
-        (lambda: made()[0]) if made else None, softmax=softmax, about_candidates=(lambda: made()[1]) if made else None,
+        (lambda: made()[0]) if made else None, scorers=tuple(scorers),
+        about_candidates=(lambda: made()[1]) if made else None,
     )  # fmt: skip
 
 

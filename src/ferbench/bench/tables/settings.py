@@ -5,16 +5,21 @@ Two cells with equal settings share a run. No data set is opened here and nothin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any, cast
 
 from ferbench.bench.data.sets.readers import READERS
 from ferbench.bench.data.splits.candidates import candidate_options, needs_model
-from ferbench.bench.training.records import Spec
+from ferbench.bench.training.records import Spec, spec_hash
 from ferbench.errors import DataError
-from ferbench.methods import METHODS, MethodError, Variant, option_values
+from ferbench.methods import METHODS, MethodError, Variant, completed, option_values
 from ferbench.protocols import NONE, REST, Cell, Recipe
 from ferbench.validation import Value, resolve_options
+
+DATA = ("dataset", "test", "unlabelled", "split")
+DEFAULTS = {field.name: field.default for field in fields(Recipe)}
 
 
 def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None) -> Spec:
@@ -23,7 +28,8 @@ def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None)
     A run serves every cell with its settings, whichever table it was made for. Raises MethodError or DataError.
     """
     parameters = {key: value for key, value in cell.split.options.items() if value}
-    return method_settings(cell.method, cell.options, variant or cast(Variant, cell.variant), cell.recipe(preset)) | {
+    options, recipe = cell.options_under(preset), cell.recipe(preset)
+    return method_settings(cell.method, options, variant or cast(Variant, cell.variant), recipe) | {
         "dataset": _described(cell, cell.dataset),
         "test": _described(cell, cell.test),
         "unlabelled": _unlabelled(cell),
@@ -95,3 +101,30 @@ def made_from_a_model(spec: Mapping[str, Any]) -> bool:
     """Whether the run of this spec needs another run's predictions."""
     asked = spec.get("candidates")
     return needs_model(asked["kind"], asked["options"]) if asked else False
+
+
+def folds_of(spec: Mapping[str, Any]) -> int:
+    """How many runs score the labelled images of the run of this spec: 0 where none do."""
+    return int(spec["candidates"]["options"]["folds"]) if made_from_a_model(spec) else 0
+
+
+def same_run(spec: Mapping[str, Any]) -> str:
+    """A key of what must agree for two cells to share a run: all settings but the seed.
+
+    Not the fingerprints and pixels, which are of the data at hand. A user may write 150 where a protocol has 150.0, and
+    leave the validation share out where it is none. A recipe is compared without what is at its default, so that a new
+    key with a default leaves old runs what they are; a method's options with what runs did before there were all of
+    them.
+    """
+    kept = {key: value for key, value in spec.items() if key not in ("seed", "weights", "made_for")}
+    if kept["method"] in METHODS:
+        kept["options"] = completed(kept["method"], kept["options"])
+    for part in (*DATA, "candidates") if "candidates" in kept else DATA:
+        if isinstance(kept[part], dict):
+            kept[part] = {key: value for key, value in kept[part].items() if key not in ("fingerprint", "pixels")}
+    kept["recipe"] = {key: value for key, value in kept["recipe"].items() if value != DEFAULTS.get(key, MISSING)}
+    if "after" in kept:
+        kept["after"] = same_run({key: value for key, value in kept["after"].items() if key != "hash"})
+    kept["split"] = dict(kept["split"])
+    kept["split"]["parameters"] = {"validation": 0, **kept["split"]["parameters"]}
+    return spec_hash(json.loads(json.dumps(kept), parse_int=float))

@@ -29,6 +29,7 @@ from ferbench.methods import Facts, Method, build
 from ferbench.protocols import NONE, Recipe
 
 EXECUTION = ("capturable", "fused", "foreach")  # how an optimiser computes, not what
+FEW_AMBIGUOUS = 10.0  # percent of candidate sets with more than one class, below which a run warns
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Run:
     prepare: Callable[[nn.Module], str] | None = None  # loads pre-trained weights; returns a line for the log
     candidates: Callable[[], NDArray[np.bool_]] | None = None  # candidate sets [N, K] of the labelled images
     before: Run | None = None  # the run whose final weights this one starts from
-    softmax: Run | None = None  # the run whose predictions make its candidate sets
+    scorers: tuple[Run, ...] = ()  # the runs whose predictions make its candidate sets
     about_candidates: Callable[[], Mapping[str, float]] | None = None  # what they are like, for the record
 
     @property
@@ -119,6 +120,11 @@ def make_state(run: Run, device: torch.device, reporter: Reporter) -> State:
     if run.about_candidates:
         known = run.about_candidates()
         reporter.note("candidate sets: " + ", ".join(f"{key} {value:.4g}" for key, value in known.items()))
+        if known["ambiguous"] < FEW_AMBIGUOUS:
+            reporter.note(
+                f"warning: {known['ambiguous']:.2g} % of the candidate sets have more than one class, so that this is "
+                "nearly plain cross-entropy on the given labels"
+            )
     if method.takes_boxes:
         reporter.note(known_boxes(run.faces, run.split.labelled))
         if line := without_boxes(run.faces, run.split.labelled):

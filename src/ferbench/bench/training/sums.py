@@ -17,6 +17,7 @@ class Sums:
 
     loss, loss/NAME and figure/NAME sum what steps returned. With pseudo-labels COUNTED are numbers of unlabelled
     images: confident ones, those whose class is known (for the log alone), both, and of each the rightly labelled.
+    Of a plug-in there are also the confident ones that it labels otherwise than its learner ("kept changed").
     """
 
     def __init__(self) -> None:
@@ -33,8 +34,10 @@ class Sums:
         if result.pseudo is not None and truth is not None:
             keep, known, correct = result.pseudo.keep, truth >= 0, result.pseudo.label == truth
             kept, right = keep & known, correct & known
-            counts = torch.stack([keep, known, kept, right, right & keep]).sum(dim=1)
-            row, names = torch.cat([row, counts.float()]), names + COUNTED
+            counted, names = [keep, known, kept, right, right & keep], names + COUNTED
+            if result.pseudo.changed is not None:
+                counted, names = [*counted, result.pseudo.changed & keep], (*names, "kept changed")
+            row = torch.cat([row, torch.stack(counted).sum(dim=1).float()])
         if self.values is None:
             self.names, self.values = names, torch.full_like(row, -0.0)
         self.values.add_(row)

@@ -177,6 +177,8 @@ def _means(sums: dict[str, float], spec: records.Spec, step: int, per_epoch: int
     if "kept" in sums and batches.unlabelled_stream:
         means["mask rate"] = sums["kept"] / (steps * len(range(batches.unlabelled_stream.batch)[batches.share.rows]))
         means["pseudo-label accuracy"] = sums["kept correct"] / max(sums["kept known"], 1.0)
+        if "kept changed" in sums:  # the share of what is taught that a plug-in labels otherwise than its learner
+            means["labels changed"] = sums["kept changed"] / max(sums["kept"], 1.0)
         means["prediction accuracy"] = sums["correct"] / max(sums["known"], 1.0)
     return means
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from itertools import compress
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +19,34 @@ class EmaTeacher(nn.Module):
 
     Its passes carry no gradient, but to images that ask for one (an attack's).
 
-    Starts as a copy of the student. Buffers (batch statistics) are the student's. training: its passes use dropout and
-    the batch's own statistics, which leave no trace; else it is in evaluation mode throughout. warm_up: the decay is at
-    most (1 + t) / (10 + t) after t updates, for runs too short for the full one.
+    Starts as a copy of the student. training: its passes use dropout and the batch's own statistics, which leave no
+    trace; else it is in evaluation mode throughout. statistics: whether running batch statistics are averaged with the
+    weights they belong to, or are the student's. In evaluation mode only the first makes sense: averaged weights under
+    the statistics of other weights are no network that was ever trained. warm_up: the decay is at most (1 + t) / (10 +
+    t) after t updates, for runs too short for the full one.
+
+    Raises ValueError for a model with running statistics that would be the student's in evaluation mode.
     """
 
     updates: Tensor
 
-    def __init__(self, model: nn.Module, decay: float, *, training: bool = False, warm_up: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        decay: float,
+        *,
+        training: bool = False,
+        statistics: Literal["student's", "averaged"] = "student's",
+        warm_up: bool = False,
+    ) -> None:
         super().__init__()
+        averaged = statistics == "averaged"
+        running = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        if running and not training and not averaged:
+            raise ValueError(
+                "a teacher in evaluation mode needs statistics='averaged': the student's fit other weights"
+            )
+        self.statistics = statistics
         self.model = frozen_copy(model)
         self.decay = decay
         self.as_in_training = training
@@ -51,10 +72,16 @@ class EmaTeacher(nn.Module):
         if self.warm_up:
             decay = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
         self.updates.add_(1)
-        ema_update([p.data for p in self.model.parameters()], [p.data for p in student.parameters()], decay)
-        buffers = list(self.model.buffers())
-        if buffers:
-            torch._foreach_copy_(buffers, list(student.buffers()))
+        ours, theirs = list(self.model.buffers()), list(student.buffers())
+        averaged = [b.is_floating_point() and self.statistics == "averaged" for b in ours]
+        ema_update(
+            [*(p.data for p in self.model.parameters()), *compress(ours, averaged)],
+            [*(p.data for p in student.parameters()), *compress(theirs, averaged)],
+            decay,
+        )
+        copied = [not moved for moved in averaged]
+        if any(copied):
+            torch._foreach_copy_(list(compress(ours, copied)), list(compress(theirs, copied)))
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

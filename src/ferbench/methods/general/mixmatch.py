@@ -9,8 +9,10 @@ cross-entropy with the mixed target; unlabelled rows: mean squared error over ro
 ramp.
 
 1. Paper: alpha 0.75, lambda_u 75, a ramp over 16,000 of 2^20 steps, interleaved chunks. `usb`: alpha 0.5, lambda_u 100,
-   a ramp over 0.4 of training, chunks not interleaved, the first (labelled) chunk moving the batch statistics.
-2. One share per batch; the later Google code draws one per image (`per_sample`).
+   a ramp over 0.4 of training, chunks not interleaved, the first (labelled) chunk moving the batch statistics. That is
+   the toolbox's family without pre-training (config/classic_cv); its family that starts from weights (config/usb_cv)
+   has lambda_u 10, which the tables of such encoders set.
+2. One share per image, as paper and authors' code have it; TorchSSL and USB draw one per batch (`per_sample`).
 3. lambda_u goes with a mean over classes: with 7 of them the same weight is 10/7 stronger than on CIFAR-10.
 4. The weight decay of the authors' code, student * (1 - 0.02 lr) after each average, is the recipe's `shrink`.
 """
@@ -37,13 +39,16 @@ from ferbench.methods.single import Single
 
 @dataclass(frozen=True)
 class MixMatchOptions:
-    """alpha: of the Beta distribution; ramp: the fraction of training after which lambda_u is whole."""
+    """alpha: of the Beta distribution; ramp: the fraction of training after which lambda_u is whole.
+
+    per_sample: a share of its own for each image, rather than one for the batch.
+    """
 
     alpha: float = 0.75
     temperature: float = 0.5
     unlabelled_weight: float = 75.0
     ramp: float = 1 / 64
-    per_sample: bool = False
+    per_sample: bool = True
     interleave: bool = True
     reduction: Reduction = "mean"
 
@@ -56,7 +61,7 @@ class MixMatchOptions:
 class MixMatch(Single):
     Options = MixMatchOptions
     usb: ClassVar[Mapping[str, object]] = {
-        "alpha": 0.5, "unlabelled_weight": 100.0, "ramp": 0.4, "interleave": False,
+        "alpha": 0.5, "unlabelled_weight": 100.0, "ramp": 0.4, "interleave": False, "per_sample": False,
     }  # fmt: skip
     paper = "Berthelot et al., NeurIPS 2019"
     views = Views(labelled=("weak",), unlabelled=("weak", "weak2"))

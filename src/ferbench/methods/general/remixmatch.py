@@ -11,8 +11,8 @@ strong view unmixed) + lambda_r cross-entropy of the rotation (0, 90, 180, 270 d
 1. Two strong views by RandAugment where the paper has eight by CTAugment.
 2. Running mean (`window`): the last 128 batches starting uniform, the guess aligned before its batch enters, as in the
    authors' code; USB has an exponential one that starts with the first batch and enters first (`window=0`).
-3. `usb`: the labelled view is weak (`labelled_view`), chunks are not interleaved and the first of them, not the last,
-   moves the batch statistics.
+3. `usb`: the labelled view is weak (`labelled_view`), one share of mixing per batch instead of one per image
+   (`per_sample`), chunks are not interleaved and the first of them, not the last, moves the batch statistics.
 4. On faces the rotation task asks for the pose of the head, not the expression: `rotation_weight=0` leaves it out.
 State: (window + 2) K numbers.
 """
@@ -20,7 +20,7 @@ State: (window + 2) K numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -52,6 +52,7 @@ class ReMixMatchOptions:
     window: int = 128
     momentum: float = 0.999
     labelled_view: Literal["strong", "weak"] = "strong"
+    per_sample: bool = field(default=True, metadata={"formerly": False})
     interleave: bool = True
     reduction: Reduction = "mean"
 
@@ -63,7 +64,9 @@ class ReMixMatchOptions:
 
 class ReMixMatch(Single):
     Options = ReMixMatchOptions
-    usb: ClassVar[Mapping[str, object]] = {"window": 0, "labelled_view": "weak", "interleave": False}
+    usb: ClassVar[Mapping[str, object]] = {
+        "window": 0, "labelled_view": "weak", "per_sample": False, "interleave": False,
+    }  # fmt: skip
     paper = "Berthelot et al., ICLR 2020"
     options: ReMixMatchOptions
     prior: Tensor  # [K], labelled class proportions
@@ -89,7 +92,8 @@ class ReMixMatch(Single):
         target = self.guess(views["weak"])
         known = one_hot(labelled.labels, target.shape[1])
         images = torch.cat([labelled.views[options.labelled_view], views["strong"], views["strong2"], views["weak"]])
-        mixed, targets = mixup(images, torch.cat([known, target, target, target]), options.alpha)
+        goals = torch.cat([known, target, target, target])
+        mixed, targets = mixup(images, goals, options.alpha, per_sample=options.per_sample)
         statistics: Literal["first", "last"] = "last" if options.interleave else "first"
         logits = chunked(self.model, mixed, len(known), interleave=options.interleave, statistics=statistics)
         with kept_statistics(self.model):

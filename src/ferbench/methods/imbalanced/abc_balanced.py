@@ -95,7 +95,7 @@ class ABC(PlugIn):
         """The sum over the strong views of the loss of the head's own confident, drawn predictions."""
         with torch.no_grad():
             p = self.auxiliary(passes.weak[0].features).float().softmax(dim=1)
-            label, keep, _ = gated(p, self.options.auxiliary_threshold)
+            label, keep, *_ = gated(p, self.options.auxiliary_threshold)
             chance = 1 - progress.fraction * (1 - self.rate[label])
             keep = keep & (torch.rand(len(label), device=label.device) < chance)
         target = p if self.options.target == "soft" else label

@@ -24,8 +24,11 @@ Where the released code differs from the paper (`variant="released"` sets all of
 7. Algorithm 1 writes three gradient steps, Eq. 10 and the code take one on the weighted sum, and so it is here.
 8. The code's default is two devices (the paper: two V100), each normalising over its half of the batch; one here.
 Not stated by the paper and taken from the code: the temperature of 0.07; the margin is that of the averaged model in
-evaluation mode; a class without a correct prediction has margin T^0; both weak views take part in the gradient (before
-3059cb5 of October 2022 the code passed them without one, so that the contrast taught nothing).
+evaluation mode; a class without a correct prediction has margin T^0.
+`contrast_gradient=False` is the code as it was when the paper appeared: from its first commit (81db2a5, April 2022) to
+3059cb5 of October 2022 both weak views were passed without a gradient, so that Eq. 9 was a constant and taught nothing.
+If the paper's tables were made with it, which is likely and not proven, their "L_c only" is the baseline with two
+more passes that move the batch statistics, and "both" is the margin alone.
 With `joint` the labelled and strong images share a pass ("all": every view); the weak views have passes of their own.
 """
 
@@ -33,7 +36,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -52,7 +55,7 @@ class AdaCMOptions:
     """The paper's values (Sec. 3.2.2 and 4.1): B and gamma of Eq. 5, T^0, lambda_1 to lambda_3 of Eq. 10.
 
     margin: learnt, or one fixed `threshold` for all classes and epochs (no row of the paper: its "FT" are FixMatch).
-    contrast: whether subset II is used ("contrast only": unlabelled_weight = 0).
+    contrast: whether subset II is used ("contrast only": unlabelled_weight = 0); contrast_gradient: whether it teaches.
     """
 
     bound: float = 0.97
@@ -63,6 +66,7 @@ class AdaCMOptions:
     margin: bool = True
     threshold: float = 0.95
     contrast: bool = True
+    contrast_gradient: bool = field(default=True, metadata={"formerly": True})
     supervised_weight: float = 0.5
     unlabelled_weight: float = 1.0
     contrast_weight: float = 0.1
@@ -97,7 +101,7 @@ class AdaCM(Consistency):
         super().__init__(model, options)
         start = options.initial_threshold if options.margin else options.threshold
         self.register_buffer("margins", torch.full((model.num_classes,), start))
-        self.weak_gradient = options.contrast
+        self.weak_gradient = options.contrast and options.contrast_gradient
 
     def thresholds(self) -> Tensor:
         return self.margins

@@ -11,8 +11,13 @@ gradient from these two terms only, the encoder from the cross-entropies and the
 Where the released code differs from the paper (`variant="released"` sets all of `ReMoP.released`):
 1. Similarity and mixture (`mix`): the paper mixes probabilities with cosines, beta p_l + (1 - beta) cos; the code mixes
    logits with plain dot products and takes the softmax of that.
-2. Gate (`mix`): the paper keeps a sample when its linear prediction reaches the threshold; the code when the mixture
-   does.
+2. Gate (`gate`): Eq. 3 keeps a sample when its linear prediction reaches the threshold (its max(y_j), y_j = p_l; Eq. 7
+   replaces the label alone); the code when the mixture does. The text, which speaks of "confidence scores", can be read
+   either way. By the linear gate the mixture changes no label that is taught: a kept sample has p_l >= tau, so another
+   class wins only with a cosine larger by beta (2 tau - 1) / (1 - beta), 0.9 at beta 0.5 and tau 0.95. What is left of
+   the method is then the centre loss, and the mixture at test. The mixture of Eq. 6 is no distribution: by itself it
+   passes 0.95 only where linear prediction and cosine both pass 0.9. `labels changed` in a run's log is the share of
+   the taught labels that are not the linear prediction's.
 3. Unlabelled weight (the learner's `unlabelled_weight`): 1 against 0.2, both on the mean over all unlabelled images.
    The FixMatch rows of the tables keep 1: the code holds no FixMatch baseline.
 4. Centre loss (`center_scale`): half the squared distance against the squared distance.
@@ -23,13 +28,16 @@ Where the released code differs from the paper (`variant="released"` sets all of
    second Adam, since Adam keeps its statistics per element; under Adam the division only makes its epsilon negligible.
 8. Test (`average_centers`): centres of the evaluated (averaged) model against the student's current centres.
 9. Learning-rate schedule, averaging of the model and the decay applied with it belong to the recipe of a protocol.
+10. Sums (`reduction`): Eqs. 3 and L_c = 1/2 sum |x - h_y|^2 print sums over the batch, Eq. 8 one over classes; the code
+   takes means over the batch, and so do both variants here. The printed sums weigh L_reg by 1,000 / batch against L_c
+   (62 at 16, 31 at 32), the means by 1,000: `reduction="sum"` is the letter.
 Not stated by the paper and taken from the code: centres start from N(0, 1); confident features in the centre loss are
-those of the strong view; labelled and unlabelled centre losses are means over their own rows, then added. Where the
+those of the strong view; labelled and unlabelled centre losses are taken over their own rows, then added. Where the
 code's loss is NaN because no sample was confident, it is 0 here; the gradients agree (both 0).
 With L2-normalised features the centre loss on "features" and the released dot products have another scale.
 On Ada-CM (Table 2; neither the paper nor the code says how) the mixture takes the place of each weak view's prediction
 before the two are averaged, and Ada-CM's margin is learnt from what it gates: the linear prediction (paper) or the
-mixture (released). In the paper variant the linear confidence is held against the margin of the mixture's class. What
+mixture (released). By the linear gate the linear confidence is held against the margin of the mixture's class. What
 is not kept is Ada-CM's subset II; the released weight of 0.2 holds there, too.
 On Vanilla ("+H" in Table 1) there are no unlabelled terms: centres learn from labelled images, the mixture acts at
 test.
@@ -37,7 +45,7 @@ test.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -68,7 +76,8 @@ from ferbench.methods.blocks.views import mean_probability
 class ReMoPOptions:
     """The paper's values (Sec. 5.2): beta of Eq. 6, lambda_center and lambda_reg of Eq. 9 (lambda_1, lambda_2).
 
-    lambda_reg = 0 is the row "+H" of Table 1. center_lr: learning rate of H, None for the recipe's. mixture_at_test:
+    lambda_reg = 0 is the row "+H" of Table 1. center_lr: learning rate of H, None for the recipe's; under Adam the
+    centres, which start from noise, move about that much a step, so a short run needs a larger one. mixture_at_test:
     whether the mixture or the linear prediction is the headline (Figure 3); both are always recorded.
     """
 
@@ -76,6 +85,7 @@ class ReMoPOptions:
     lambda_center: float = 1e-4
     lambda_reg: float = 0.1
     mix: Literal["paper", "released"] = "paper"
+    gate: Literal["linear", "mixture"] = "linear"
     etf: Literal["paper", "released"] = "paper"
     center_scale: float = 1.0
     center_feature: Literal["encoded", "features"] = "encoded"
@@ -90,6 +100,7 @@ class ReMoP(PlugIn):
     Options = ReMoPOptions
     released: ClassVar[Mapping[str, object]] = {
         "mix": "released",
+        "gate": "mixture",
         "etf": "released",
         "unlabelled_weight": 0.2,
         "center_scale": 2.0,
@@ -120,19 +131,25 @@ class ReMoP(PlugIn):
         """
         if not passes.weak:
             return None
-        beta, thresholds = self.options.beta, self.learner.thresholds()
-        logits, scores = [weak.logits for weak in passes.weak], [self.similarity(weak) for weak in passes.weak]
-        if len(logits) > 1 and self.options.mix == "released":
-            mixed = [beta * view.float() + (1 - beta) * score for view, score in zip(logits, scores, strict=True)]
-            return PseudoLabels(*pseudo_label(mean_probability(mixed), thresholds=thresholds))
-        return PseudoLabels(
-            *pseudo_label(
-                mean_probability(logits),
-                feature_scores=torch.stack(scores).mean(dim=0),
-                beta=beta,
-                thresholds=thresholds,
-                mix=self.options.mix,
-            )
+        linear = mean_probability([weak.logits for weak in passes.weak]).detach()
+        label, keep, confidence = self._mixed_label(passes.weak, linear)
+        return PseudoLabels(label, keep, confidence, changed=label != linear.argmax(dim=1))
+
+    def _mixed_label(self, weak: Sequence[Prediction], linear: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Class, gate and confidence [U] each. linear: logits [U, K] of the mean linear prediction."""
+        beta, thresholds, mix = self.options.beta, self.learner.thresholds(), self.options.mix
+        if self.options.gate != ("linear" if mix == "paper" else "mixture"):
+            mixture = torch.stack([self.mixture(view) for view in weak]).mean(dim=0).detach()
+            gated = linear.float().softmax(dim=1) if self.options.gate == "linear" else mixture
+            label, confidence = mixture.argmax(dim=1), gated.amax(dim=1)
+            least = thresholds[label] if isinstance(thresholds, Tensor) and thresholds.ndim else thresholds
+            return label, confidence >= least, confidence
+        scores = [self.similarity(view) for view in weak]
+        if len(weak) > 1 and mix == "released":
+            mixed = [beta * view.logits.float() + (1 - beta) * score for view, score in zip(weak, scores, strict=True)]
+            return pseudo_label(mean_probability(mixed), thresholds=thresholds)
+        return pseudo_label(
+            linear, feature_scores=torch.stack(scores).mean(dim=0), beta=beta, thresholds=thresholds, mix=mix
         )
 
     def regularisers(self, passes: Passes, labels: Tensor, pseudo: PseudoLabels | None) -> tuple[Tensor, Tensor]:
@@ -187,7 +204,7 @@ class ReMoP(PlugIn):
 
     def end_epoch(self, progress: Progress, ask: Ask) -> None:
         """The learner asks for the scores that its thresholds gate."""
-        super().end_epoch(progress, partial(ask, rule="linear" if self.options.mix == "paper" else "mixture"))
+        super().end_epoch(progress, partial(ask, rule=self.options.gate))
 
     def not_averaged(self) -> frozenset[str]:
         return super().not_averaged() | (frozenset() if self.options.average_centers else {"centers"})

@@ -4,7 +4,7 @@ Paper: Song et al., "Bridging the Gaps: Utilizing Unlabeled Face Recognition Dat
 Expression Recognition". Stage (a), pre-training, is `ferbench pretrain mae`; stage (b) is `mix="facemix"`,
 `teacher=False`; stage (c) is `mix="none"`, `teacher=True` and starts after a run of stage (b) (a row's `after`).
 
-    Eq. 1   theta_t <- m theta_t + (1 - m) theta_s                      `decay`, `EmaTeacher`
+    Eq. 1   theta_t <- m theta_t + (1 - m) theta_s                      `decay`, `EmaTeacher`, batch statistics as well
     Eq. 2   L_l = mean CE(x^l, y^l)
     Eq. 3-4 L_u = mean 1[max p > tau] CE(strong(x^u), argmax p), p the teacher's on the weak view   `threshold`
     Eq. 5   L = L_l + mu L_u                                            `unlabelled_weight`
@@ -68,7 +68,8 @@ class SSFEROptions:
 
     kappa: what two faces' distance is measured by; mix_loss: L4 is Eq. 10, L1 to L3 are Eqs. 11-13; unmixed: on which
     image L_i and L_j are taken; beta: both parameters of lambda's distribution; smoothing: of mixed targets;
-    threshold: tau; unlabelled_weight: mu; decay: m; decay_warmup: m grows towards its value as (1 + t) / (10 + t).
+    threshold: tau; unlabelled_weight: mu; decay: m; decay_warmup: m grows towards its value as (1 + t) / (10 + t);
+    statistics: the teacher's in batch normalisation, an average as its weights are, or those of each batch.
     """
 
     mix: Literal["facemix", "mixup", "none"] = "none"
@@ -83,6 +84,7 @@ class SSFEROptions:
     unlabelled_weight: float = 5.0
     decay: float = 0.999
     decay_warmup: bool = False
+    statistics: Literal["averaged", "batch"] = "averaged"
 
     def __post_init__(self) -> None:
         if self.beta <= 0 or not 0 <= self.smoothing < 1:
@@ -103,7 +105,7 @@ class SSFER(Method):
         self.model = model
         self.options = options
         self.classes = model.num_classes
-        self.teacher = EmaTeacher(model, options.decay, warm_up=options.decay_warmup) if options.teacher else None
+        self.teacher = make_teacher(model, options) if options.teacher else None
         self.views = Views(labelled=("weak",), unlabelled=("weak", "strong") if options.teacher else ())
         self.takes_boxes = self.needs_boxes(options)
         if options.mix == "facemix" and options.kappa in ("ssim", "fsim"):
@@ -178,3 +180,9 @@ class SSFER(Method):
 
     def not_averaged(self) -> frozenset[str]:
         return untrained(self)
+
+
+def make_teacher(model: nn.Module, options: SSFEROptions) -> EmaTeacher:
+    """Eq. 1's average of `model`."""
+    training = options.statistics == "batch"
+    return EmaTeacher(model, options.decay, training=training, statistics="averaged", warm_up=options.decay_warmup)

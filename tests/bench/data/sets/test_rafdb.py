@@ -198,7 +198,11 @@ BAD = {
     "broken landmarks": (broken_landmarks, ["--option", "images=original"], "line 2: landmark 'nan' is not a number"),
     "no compound": (None, ["--option", "labels=compound"], "no compound RAF-DB in"),
     "unknown option": (None, ["--option", "label=basic"], "rafdb: unknown option 'label'; did you mean 'labels'?"),
-    "unknown choice": (None, ["--option", "resize=fit"], "rafdb.resize: 'fit' is not known; valid: square, pad, centre_crop"),
+    "unknown choice": (
+        None,
+        ["--option", "resize=fit"],
+        "rafdb.resize: 'fit' is not known; valid: square, pad, centre_crop",
+    ),
     "no such noise": (None, ["--partial", "--option", "noise=noise01"], "needs EmoLabel/noise01.txt in the copy"),
     "no boxes": (None, ["--partial", "--option", "crop=box"], "crop=box, but this copy (official tree, basic, aligned"),
 }

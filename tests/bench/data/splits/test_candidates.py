@@ -162,6 +162,7 @@ def test_confusion_flip(make_faces: MakeFaces, source: str) -> None:
         ("uniform_flip", {"q": 1.5}, "q must be from 0 to 1, not 1.5"),
         ("topk_model", {"k": 0}, "k must be at least 1"),
         ("topk_model", {"k": 2.5}, "expected a whole number"),
+        ("topk_model", {"folds": 0}, "folds must be at least 1, not 0"),
         ("topk_model", {"k": 9}, "k=9, but tiny has 3 classes"),
         ("topk_model", {}, "needs a model's scores of the 54 training images"),
         ("votes_multi_target", {}, "tiny has no annotators' votes"),
@@ -175,7 +176,7 @@ def test_bad_requests_say_what_is_wrong(make_faces: MakeFaces, kind: str, option
 
 
 def test_every_option_has_its_default() -> None:
-    assert candidate_options("topk_model", {}) == {"k": 2, "below": 0.6, "literal": False}
+    assert candidate_options("topk_model", {}) == {"k": 2, "below": 0.6, "literal": False, "folds": 2}
     for kind, maker in MAKERS.items():
         assert candidate_options(kind, {}).keys() == {key for key, option in maker.options.items() if not option.late}
 
@@ -283,7 +284,7 @@ def test_measured_sizes_on_ferplus(kind: str, rule: str, sizes: dict[int, int]) 
 
 def test_topk_of_a_finished_softmax_run(ferbench: Any, tiny_arguments: list[str], tmp_path: Path) -> None:
     """The model's run comes first; its scores of the training images are kept, and used again."""
-    asked = ("--candidates", "topk_model:k=3,below=2", "--seed", 2)
+    asked = ("--candidates", "topk_model:k=3,below=2,folds=1", "--seed", 2)
     early = ferbench("train", "pll", *tiny_arguments, *asked)
     assert early.code == 2 and "train vanilla first with otherwise the same arguments" in early.error()
     assert ferbench("train", "vanilla", *tiny_arguments, "--seed", 2).code == 0
@@ -349,7 +350,7 @@ def test_a_new_option_leaves_old_specs_what_they_are() -> None:
 
 def test_a_shorter_model_of_the_command_line(ferbench: Any, tiny_arguments: list[str], tmp_path: Path) -> None:
     """With length = 0.5 the model has one of the two epochs; the message names them, and that run is the one used."""
-    asked = ("--candidates", "topk_model:k=3,below=2,length=0.5", "--seed", 2)
+    asked = ("--candidates", "topk_model:k=3,below=2,length=0.5,folds=1", "--seed", 2)
     assert ferbench("train", "vanilla", *tiny_arguments, "--seed", 2).code == 0
     early = ferbench("train", "pll", *tiny_arguments, *asked)
     assert early.code == 2 and "--recipe epochs=1" in early.error()
@@ -369,6 +370,50 @@ def test_a_shorter_model_of_the_command_line(ferbench: Any, tiny_arguments: list
         "classes": 3.0,
         "given_in_top_k": record["candidates"]["given_in_top_k"],
     }
+
+
+def test_out_of_fold_scores_are_of_images_that_a_model_has_not_seen(
+    ferbench: Any, tiny_arguments: list[str], tmp_path: Path
+) -> None:
+    """By default; the message says how to make the two models, and each set is that of the model without its image."""
+    asked = ("--candidates", "topk_model:k=2,below=2", "--seed", 2)
+    place = tiny_arguments.index("--split") + 1
+    halves = [[*tiny_arguments] for _ in range(2)]
+    for part, arguments in enumerate(halves):
+        early = ferbench("train", "pll", *tiny_arguments, *asked)
+        wanted = f"parts=2,part={part + 1}"
+        assert early.code == 2 and f"with {wanted} added to --split" in early.error()
+        arguments[place] += f",{wanted}"
+        assert ferbench("train", "vanilla", *arguments, "--seed", 2).code == 0
+    done = ferbench("train", "pll", *tiny_arguments, *asked)
+    assert done.code == 0, done.err
+    (child,) = tmp_path.glob("results/runs/*pll*")
+    table = torch.load(child / "checkpoint.pt", weights_only=True)["method"]["confidence"].numpy()
+    seen = []
+    for parent in tmp_path.glob("results/runs/*vanilla*"):
+        split = records.read_json(parent / "split.json")
+        with np.load(parent / "training.npz") as stored:
+            scores, index = stored["scores_main"], stored["index"]
+        assert len(split["labelled"]) > 0 and set(split["parameters"]) >= {"parts", "part"}
+        best = np.argsort(-scores, axis=1, kind="stable")[:, 0]
+        assert (table[index, best] > 0).all()
+        seen += index.tolist()
+    assert sorted(seen) == np.flatnonzero(table.sum(axis=1)).tolist()
+
+
+def test_few_ambiguous_sets_are_said(make_tiny_run: MakeRun) -> None:
+    class Notes(Silent):
+        lines: list[str] = []  # noqa: RUF012 - of this test
+
+        def note(self, line: str) -> None:
+            self.lines.append(line)
+
+    run, notes = make_tiny_run("pll"), Notes()
+    make_state(run, torch.device("cpu"), notes)
+    assert not any(line.startswith("warning") for line in notes.lines)
+    few = {"ambiguous": 7.8, "classes": 1.08}
+    make_state(replace(run, about_candidates=lambda: few), torch.device("cpu"), notes)
+    assert "warning: 7.8 % of the candidate sets have more than one class" in notes.lines[-1]
 
 
 PARTIAL = """
@@ -403,10 +448,15 @@ def test_reproduce_runs_the_model_first_and_once(ferbench: Any, tiny_protocol: P
     planned = ferbench("reproduce", "tiny/partial", "--dry-run")
     assert planned.code == 0, planned.err
     assert planned.out.index("vanilla") < planned.out.index("-pll-") < planned.out.index("-rc-")
-    assert planned.out.count("vanilla") == 1  # the softmax row's own run
+    assert planned.out.count("vanilla") == 3  # the softmax row's own run, and two that each score what they lack
     done = ferbench("reproduce", "tiny/partial", "--jobs", 1)
     assert done.code == 0, done.err
-    assert len(list(tmp_path.glob("results/runs/*/record.json"))) == 3
+    assert len(list(tmp_path.glob("results/runs/*/record.json"))) == 5
+    stored = [np.load(file) for file in sorted(tmp_path.glob("results/runs/*/training.npz"))]
+    (child,) = tmp_path.glob("results/runs/*-pll-*")
+    assert not set(stored[0]["index"]) & set(stored[1]["index"])
+    labelled = records.read_json(child / "record.json")["split"]["labelled"]
+    assert len(stored[0]["index"]) + len(stored[1]["index"]) == labelled
     assert "not counted" not in done.out
     path.write_text(
         path.read_text(encoding="utf-8").replace("below = 2.0", "below = 2.0, length = 0.5"), encoding="utf-8"
@@ -415,5 +465,5 @@ def test_reproduce_runs_the_model_first_and_once(ferbench: Any, tiny_protocol: P
     assert shorter.code == 0, shorter.err
     specs = [records.read_json(file.with_name("spec.json")) for file in tmp_path.glob("results/runs/*/record.json")]
     assert sorted((spec["method"], spec["recipe"]["epochs"]) for spec in specs) == [
-        ("pll", 2), ("rc", 2), ("rc", 2), ("vanilla", 1), ("vanilla", 2),
+        ("pll", 2), ("rc", 2), ("rc", 2), ("vanilla", 1), ("vanilla", 1), *[("vanilla", 2)] * 3,
     ]  # fmt: skip

@@ -48,6 +48,24 @@ def test_fold_seed_shuffles_otherwise(make_faces: MakeFaces) -> None:
     assert one.test.tolist() != other.test.tolist()
 
 
+@pytest.mark.parametrize("parameters", [{"fraction": 0.5}, {"fraction": 0.5, "noise": 0.3}])
+def test_parts_make_up_the_labelled_images(make_faces: MakeFaces, parameters: dict[str, float]) -> None:
+    """Every part has its share of each class; what it leaves out is unlabelled, and keeps its label."""
+    faces = make_faces(train={"a": 60, "b": 24, "c": 13}, test={"a": 5})
+    whole = make_split(faces, "fraction", parameters, 3)
+    held = []
+    for part in (1, 2, 3):
+        split = make_split(faces, "fraction", {**parameters, "parts": 3, "part": part}, 3)
+        held.append(np.setdiff1d(whole.labelled, split.labelled))
+        assert set(held[-1]) <= set(split.unlabelled) and set(whole.unlabelled) <= set(split.unlabelled)
+        assert split.taught.tolist() == whole.taught[np.isin(whole.labelled, split.labelled)].tolist()
+        assert split.fingerprint != whole.fingerprint and split.test.tolist() == whole.test.tolist()
+        for code in range(3):
+            share = (faces.labels[whole.labelled] == code).sum() / 3
+            assert abs((faces.labels[held[-1]] == code).sum() - share) < 1
+    assert sorted(np.concatenate(held)) == whole.labelled.tolist()
+
+
 def test_own_folds_keep_people_apart(make_faces: MakeFaces) -> None:
     faces = make_faces()
     folds = np.arange(len(faces.labels)) % 3 + 10

@@ -131,7 +131,11 @@ def test_a_class_left_without_a_label_is_refused(make_faces: MakeFaces) -> None:
     [
         ("long_tail", {}, "unknown split recipe 'long_tail'; valid: full, long_tailed, balanced, fraction, total"),
         ("long_tailed", {"n1": 10}, "split long_tailed: needs 'gamma'"),
-        ("long_tailed", {"n1": 10, "gama": 2}, "does not take 'gama' (takes n1, gamma, validation, noise, overlap)"),
+        (
+            "long_tailed",
+            {"n1": 10, "gama": 2},
+            "does not take 'gama' (takes n1, gamma, validation, noise, overlap, parts, part)",
+        ),
         ("long_tailed", {"n1": 2.5, "gamma": 2}, "n1 must be a whole number from 1, not 2.5"),
         ("long_tailed", {"n1": float("inf"), "gamma": 2}, "n1 must be a whole number from 1, not inf"),
         ("long_tailed", {"n1": 10, "gamma": 0}, "gamma must be at least 1, not 0"),
@@ -154,6 +158,8 @@ def test_a_class_left_without_a_label_is_refused(make_faces: MakeFaces) -> None:
         ("kfold", {"folds": 5, "fraction": 0.5, "own_folds": True}, "comes without folds of its own"),
         ("fraction", {"fraction": 1.5}, "fraction must be above 0 and at most 1, not 1.5"),
         ("fraction", {"fraction": float("nan")}, "fraction must be above 0 and at most 1, not nan"),
+        ("full", {"parts": 2}, "takes parts and part together"),
+        ("full", {"parts": 2, "part": 3}, "has no part 3 of 2"),
         ("full", {"validation": 1.0}, "validation must be from 0 to below 1, not 1.0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value) or "none",

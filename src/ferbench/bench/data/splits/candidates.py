@@ -11,8 +11,10 @@ makers:
     uniform_flip        each wrong class joins with probability q: the synthetic sets of the partial-label papers
     confusion_flip      the same with probabilities that follow how often two expressions are confused
 
-The predictions of topk_model are of the images that the model was fitted to. One that has learnt its labels by heart
-calls few images ambiguous; `length` trains it for less than the recipe's epochs, and `figures` say what came of it.
+The predictions are out of fold: the labelled images are dealt out to `folds` parts, and each part is scored by a model
+that was trained on the others. A model that scores the images it was fitted to (`folds=1`) learns their labels by
+heart: its best prediction is the label nearly everywhere, and few images are ambiguous. `length` trains the models for
+less than the recipe's epochs, and `figures` say what came of it.
 
 Legend: N images of the data set, n training images, K classes. Every set holds the image's given label, but for
 topk_model with literal=true. An image the rule discards, or whose kept classes are not in the set's classes, has its
@@ -198,11 +200,13 @@ def _draws(request: Request) -> NDArray[np.float64]:
 
 
 _Q = Option(0.3, "probability that a wrong class joins")
+_FOLDS = Option(2, "parts scored by a model that has not seen them; 1: by one that was fitted to them")
 RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "q": (lambda value: 0 <= value <= 1, "from 0 to 1"),
     "k": (lambda value: value >= 1, "at least 1"),
     "below": (lambda value: value > 0, "above 0"),
     "length": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "folds": (lambda value: value >= 1, "at least 1"),
 }
 MAKERS: Mapping[str, Maker] = {
     "votes_multi_target": Maker({}, _votes("multi_target")),
@@ -213,11 +217,13 @@ MAKERS: Mapping[str, Maker] = {
             "below": Option(0.6, "an image whose best prediction is less probable is ambiguous"),
             "literal": Option(False, "leave the given label out where it is not among the k best"),
             "length": Option(1.0, "share of the recipe's epochs that the model is trained for", late=True),
+            "folds": _FOLDS,
         },
         _topk,
     ),
     "uniform_flip": Maker({"q": _Q}, _uniform_flip),
     "confusion_flip": Maker(
-        {"q": _Q, "source": Option("votes", "whose confusions count", ("votes", "model"))}, _confusion_flip
+        {"q": _Q, "source": Option("votes", "whose confusions count", ("votes", "model")), "folds": _FOLDS},
+        _confusion_flip,
     ),
 }

@@ -32,6 +32,8 @@ RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "validation": (lambda value: 0 <= value < 1, "from 0 to below 1"),
     "noise": (lambda value: 0 <= value < 1, "from 0 to below 1"),
     "overlap": (lambda value: value in (False, True), "true or false"),
+    "parts": (lambda value: value >= 2 and float(value).is_integer(), "a whole number from 2"),
+    "part": (_whole, "a whole number from 1"),
 }
 
 
@@ -112,6 +114,10 @@ def check_parameters(recipe: str, parameters: Parameters, classes: Collection[st
     for name, value in parameters.items():
         if name in RANGES and (isinstance(value, Mapping) or not RANGES[name][0](value)):
             wrong.append(f"{name} must be {RANGES[name][1]}, not {value}")
+    if ("parts" in parameters) != ("part" in parameters):
+        wrong.append("takes parts and part together")
+    elif not wrong and float(str(parameters.get("part", 0))) > float(str(parameters.get("parts", 0))):
+        wrong.append(f"has no part {parameters['part']} of {parameters['parts']}")
     exceptions = parameters.get("exceptions", {})
     if not isinstance(exceptions, Mapping):
         wrong.append(f"exceptions must give counts by class, not {exceptions}")

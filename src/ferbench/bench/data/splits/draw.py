@@ -51,7 +51,8 @@ def make_split(faces: FaceSet, recipe: str, parameters: Parameters, seed: int) -
     """Draw the labelled set, hold `validation` (a fraction of it, per class) out, leave the rest unlabelled.
 
     overlap: the labelled images are unlabelled ones too. noise: this share of the labels is made wrong, each by another
-    class drawn uniformly. Raises DataError with the list of classes when a class has too few images, or gets none.
+    class drawn uniformly. parts, part: what `without_part` leaves out. Raises DataError with the list of classes when a
+    class has too few images, or gets none.
     """
     if not faces.classes:
         raise DataError(f"{faces.name} has no labels to draw from: it can only serve as unlabelled images")
@@ -69,10 +70,34 @@ def make_split(faces: FaceSet, recipe: str, parameters: Parameters, seed: int) -
         raise DataError(f"{faces.name}: split {recipe} {dict(parameters)} leaves no label for {', '.join(empty)}")
     labelled, validation = _draw(faces, train, requested, float(cast(float, parameters.get("validation", 0.0))), seed)
     used = validation if parameters.get("overlap") else np.concatenate([labelled, validation])
-    return assembled(
+    whole = assembled(
         faces, recipe, parameters, seed, requested, sizes,
         {"labelled": labelled, "unlabelled": np.setdiff1d(train, used), "validation": validation, "test": test},
         _taught(faces, labelled, float(cast(float, parameters.get("noise", 0.0))), seed),
+    )  # fmt: skip
+    numbers = cast(Mapping[str, int], parameters)
+    return without_part(whole, faces, int(numbers["parts"]), int(numbers["part"])) if numbers.get("parts") else whole
+
+
+def without_part(split: Split, faces: FaceSet, parts: int, part: int) -> Split:
+    """`split` less one of `parts` equal parts of its labelled images (`part`, from 1), which are unlabelled in it.
+
+    Each class is dealt out to the parts in the order of the SHA-256 of "part/seed/path". Models that each do without
+    another part can score all images without having been fitted to those they score.
+    """
+    names = faces.ids[split.labelled]
+    digests = [hashlib.sha256(f"part/{split.seed}/{name}".encode()).digest() for name in names]
+    order = sorted(range(len(names)), key=lambda row: (int(faces.labels[split.labelled[row]]), digests[row]))
+    held = np.zeros(len(names), dtype=bool)
+    held[order[part - 1 :: parts]] = True
+    return assembled(
+        faces, split.recipe, {**split.parameters, "parts": parts, "part": part}, split.seed, split.requested,
+        split.available,
+        {
+            "labelled": split.labelled[~held], "unlabelled": np.union1d(split.unlabelled, split.labelled[held]),
+            "validation": split.validation, "test": split.test,
+        },
+        split.taught[~held],
     )  # fmt: skip
 
 
