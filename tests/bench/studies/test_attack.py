@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.data.views.augment import ViewRecipe
 from ferbench.bench.studies.attack import EPSILONS, Attacked, loss, metric, prepare
-from ferbench.bench.tables.leaderboard import collect
 from ferbench.bench.training.records import RunError
 from ferbench.methods import METHODS, build, option_values
 from ferbench.methods.base import Method, Prediction

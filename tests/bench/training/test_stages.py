@@ -16,9 +16,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.tables import reproduce
 from ferbench.bench.tables.counted import counted_runs
-from ferbench.bench.tables.leaderboard import collect
 from ferbench.bench.tables.reproduce import claimed, execute, finished, make_plan
 from ferbench.bench.tables.runs import Workspace, resolve_cell
 from ferbench.bench.tables.settings import settings

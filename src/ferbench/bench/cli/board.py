@@ -1,4 +1,4 @@
-"""The leaderboard: published numbers beside measured ones."""
+"""The leaderboard, what its differences can carry, and whether its runs are what they say."""
 
 from __future__ import annotations
 
@@ -9,39 +9,133 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ferbench.bench.cli.app import app
-from ferbench.bench.cli.options import ArgumentError, Results
+from ferbench.bench.cli.options import ArgumentError, Results, Roots, workspace
 from ferbench.bench.terminal import say
 from ferbench.validation import unknown
 
 if TYPE_CHECKING:
+    from ferbench.bench.board.leaderboard import Leaderboard
     from ferbench.bench.tables.counted import Ignored
 
 
 @app.command()
 def leaderboard(
     csv: Annotated[Path | None, typer.Option(help="Default: leaderboard.csv in the results, all papers.")] = None,
-    paper: Annotated[str | None, typer.Option(help="Only this protocol.")] = None,
+    paper: Annotated[list[str] | None, typer.Option(help="Only this protocol, or `yours`; repeatable.")] = None,
     selection: Annotated[str, typer.Option(help="last, best-on-val, best-on-test or all.")] = "last",
+    against: Annotated[str, typer.Option(help="ROW: show how each row differs from it, with intervals.")] = "",
     results: Results = Path("results"),
 ) -> None:
-    """Show published beside measured numbers."""
-    from ferbench.bench.tables.leaderboard import SELECTIONS, collect, render, write_csv
-    from ferbench.protocols import load_protocol, protocol_names
+    """Show published beside measured numbers.
+
+    Rows that the runs do not tell from the best of their column are marked as ties, and each column says how far two
+    rows must be apart to be told apart. Your own runs and protocols have tables of their own.
+    """
+    from ferbench.bench.board.csv_file import write_csv
+    from ferbench.bench.board.frame import existing
+    from ferbench.bench.board.leaderboard import SELECTIONS, collect
+    from ferbench.bench.board.shown import render
+    from ferbench.protocols import ProtocolError
 
     if selection not in (*SELECTIONS, "all"):
         raise ArgumentError(unknown("selection", selection, (*SELECTIONS, "all"), "--selection"))
-    known = [load_protocol(name) for name in ([paper] if paper else protocol_names())]
-    board = collect(results, known)
-    written = collect(results) if paper and not csv else board  # the folder's own table always holds all papers
-    write_csv(written.lines, csv or results / "leaderboard.csv")
+    board = collect(existing(results))
+    for name in paper or ():
+        if name not in (names := [protocol.name for protocol in board.protocols]):
+            raise ProtocolError(unknown("protocol", name, names, "--paper"))
+    chosen = [protocol for protocol in board.protocols if not paper or protocol.name in paper]
+    papers = {protocol.name for protocol in chosen}
     shown = SELECTIONS if selection == "all" else (selection,)
     measured = {(line.paper, line.table) for line in board.lines if line.run_ids}
-    for protocol in known:
-        for table in protocol.tables:
-            if (protocol.name, table.id) in measured:
-                say(render(protocol, table, board.lines, shown))
-    say_ignored(board.ignored)
-    say(f"wrote {csv or results / 'leaderboard.csv'}")
+    tables = [(protocol, table) for protocol in chosen for table in protocol.tables]
+    tables = [(protocol, table) for protocol, table in tables if (protocol.name, table.id) in measured]
+    if against:
+        _say_against(against, board, {(protocol.name, table.id) for protocol, table in tables})
+        return
+    for protocol, table in tables:
+        say(render(protocol, table, board, shown))
+    say_ignored(run for run in board.ignored if not paper or run.paper in papers)
+    written = csv or results / "leaderboard.csv"
+    write_csv([line for line in board.lines if not csv or line.paper in papers], written)
+    say(f"wrote {written}")
+
+
+def _say_against(row: str, board: Leaderboard, tables: set[tuple[str, str]]) -> None:
+    from ferbench.bench.board.compare import against
+    from ferbench.bench.board.shown import against_table
+
+    found = [one for one in against(row, board) if (one.line.paper, one.line.table) in tables]
+    if not found:
+        rows = sorted({line.row for line in board.lines if line.run_ids and (line.paper, line.table) in tables})
+        raise ArgumentError(unknown("measured row", row, rows, "--against"))
+    say(against_table(row, found))
+
+
+@app.command("compare")
+def compare_command(
+    first: Annotated[str, typer.Argument(help="PAPER/TABLE/ROW/COLUMN, a run's name, or the end of one.")],
+    second: Annotated[str, typer.Argument(help="What to hold against it.")],
+    preset: Annotated[str | None, typer.Option(help="Where cells were run under several.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Where cells were run under several.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Say how two rows differ, and how surely.
+
+    Paired by seed and test image: overall, mean and per-class accuracy with 95 % intervals over seeds and images, the
+    hierarchical bootstrap's percentiles, Student's interval over seeds alone, and McNemar's test for each seed.
+    """
+    from ferbench.bench.board.compare import compare, side
+    from ferbench.bench.board.frame import existing
+    from ferbench.bench.board.shown import comparison_table
+
+    sides = [side(target, existing(results), preset, variant) for target in (first, second)]
+    say(comparison_table(compare(*sides)))
+
+
+@app.command("runs")
+def runs_command(
+    words: Annotated[list[str] | None, typer.Argument(help="Only runs whose name or settings hold these.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """List the runs of a results folder.
+
+    The end of a name, from its hash on, is enough wherever a run is asked for.
+    """
+    from ferbench.bench.board.run_names import list_runs
+    from ferbench.bench.board.shown import runs_lines
+
+    for line in runs_lines(list_runs(results, words or ())):
+        say(line)
+
+
+@app.command("verify")
+def verify_command(
+    results: Annotated[Path, typer.Argument(help="The results folder.")] = Path("results"),
+    data: Annotated[bool, typer.Option(help="Draw splits again where the data set is at hand.")] = True,
+    root: Roots = None,
+) -> None:
+    """Check that records agree with themselves.
+
+    Numbers are worked out again from the counts that records keep, names from settings, splits from the data. Exit code
+    1 where something does not agree.
+    """
+    from ferbench.bench.board.frame import existing
+    from ferbench.bench.board.verify import verify
+
+    place = workspace(existing(results), root, None)
+    wrong = known = total = 0
+    for run in verify(results, place.faces if data else None):
+        total += 1
+        wrong += bool(run.wrong)
+        known += not run.wrong and not run.unknown
+        for line in run.wrong:
+            say(f"WRONG {run.name}: {line}")
+        if not run.wrong:
+            for line in run.unknown:
+                say(f"{run.name}: {line}")
+    say(f"{total} finished runs: {known} agree in all that was worked out again, {wrong} do not")
+    if wrong:
+        raise typer.Exit(1)
 
 
 def say_ignored(ignored: Iterable[Ignored]) -> None:

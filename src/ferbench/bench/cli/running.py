@@ -236,14 +236,16 @@ def _cells(target: str, column: str | None) -> list[Cell]:
 
 def _show(target: str, cells: list[Cell], results: Path) -> None:
     """Write the leaderboard and show the tables of these cells."""
-    from ferbench.bench.tables.leaderboard import collect, render, write_csv
-    from ferbench.protocols import load_protocol, protocol_names
+    from ferbench.bench.board.csv_file import write_csv
+    from ferbench.bench.board.leaderboard import collect
+    from ferbench.bench.board.remembered import remember
+    from ferbench.bench.board.shown import render
 
-    known = {protocol.name: protocol for protocol in (*map(load_protocol, protocol_names()), cells[0].protocol)}
-    board = collect(results, list(known.values()))  # the target may be a folder of the user's own
+    remember(cells[0].protocol, results)
+    board = collect(results)
     write_csv(board.lines, results / "leaderboard.csv")
     for table in {id(cell.table): cell for cell in cells}.values():
-        say(render(table.protocol, table.table, board.lines))
+        say(render(table.protocol, table.table, board))
     say_ignored(board.ignored)
     say(f"table: {results / 'leaderboard.csv'}   runs: {results / 'runs'}")
     if target.startswith("demo"):

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbench.bench.board.frame import existing
+from ferbench.bench.board.run_names import find_cells, find_folder, no_such_run
 from ferbench.bench.tables.counted import counted_runs
 from ferbench.bench.training import records
 from ferbench.bench.training.records import RunError
-from ferbench.protocols import ProtocolError, protocol_names, select
+from ferbench.protocols import ProtocolError, protocol_names
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,14 @@ def find_runs(target: str, results: Path) -> list[PlotRun]:
 
     Raises RunError where there is none or it is not finished, ProtocolError for a wrong part of a protocol's name.
     """
-    for folder in (results / "runs" / target, Path(target)):
-        if (folder / "spec.json").is_file():
-            return [_single(folder)]
+    if folder := find_folder(target, existing(results)):
+        return [_single(folder)]
     try:
-        chosen = {cell.id: cell for cell in select(target)}
+        chosen = {cell.id: cell for cell in find_cells(target, results)}
     except ProtocolError as error:
         if target.partition("/")[0] in protocol_names():
             raise
-        raise RunError(f"no run '{target}' in {results / 'runs'}, and {error}") from error
+        raise no_such_run(target, results, error) from error
     protocol = next(iter(chosen.values())).protocol
     runs = [run for run in counted_runs(results, {protocol.name: protocol})[0] if run.cell.id in chosen]
     if not runs:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from sklearn.metrics import confusion_matrix
 
+from ferbench.bench.board.leaderboard import collect
+from ferbench.bench.board.sweeps import Series, sweep
 from ferbench.bench.studies.plot_runs import PlotRun, find_runs, read_history, read_predictions
-from ferbench.bench.tables.leaderboard import collect
-from ferbench.bench.tables.sweeps import Series, sweep
 from ferbench.bench.training import records
 from ferbench.bench.training.records import RunError
 from ferbench.protocols import select

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import get_args
+from typing import Any, get_args
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.tables.distinct import merged_by
@@ -29,6 +29,8 @@ class Run:
     seed: int
     metrics: Mapping[str, Mapping[str, float]]  # selection -> metric -> percent
     pixels: tuple[str, ...] = ()  # of the images trained, tested and drawn from, as far as they are named
+    spec: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False)  # both empty in a mean over columns
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Ignored:
 
     run_id: str
     reason: str
+    paper: str = field(default="", compare=False)  # that it was made for, where that can be read
 
 
 def counted_runs(results: Path, protocols: Mapping[str, Protocol]) -> tuple[list[Run], list[Ignored]]:
@@ -50,13 +53,15 @@ def counted_runs(results: Path, protocols: Mapping[str, Protocol]) -> tuple[list
     for path in found:
         runs = _read(path, protocols, versions, by_settings)
         if isinstance(runs, Ignored):
-            ignored.append(runs)
+            ignored.append(replace(runs, paper=_paper(path)))
         elif runs:
             # Runs with one cell in common have the same settings, so they share all their cells.
             first = runs[0]
             key = (first.cell.id, first.variant, first.preset, first.seed)
             if key in newest:
-                ignored.append(Ignored(newest[key][0].id, f"{first.id} is newer, with the same settings and seed"))
+                older = newest[key][0]
+                reason = f"{first.id} is newer, with the same settings and seed"
+                ignored.append(Ignored(older.id, reason, older.cell.protocol.name))
             newest.pop(key, None)  # so that they stand in the order of time
             newest[key] = runs
     counted, others = _of_one_copy([run for runs in newest.values() for run in runs])
@@ -72,7 +77,8 @@ def _of_one_copy(runs: Sequence[Run]) -> tuple[list[Run], list[Ignored]]:
         if run.pixels == last.pixels:
             kept.append(run)
         else:
-            others[run.id] = Ignored(run.id, f"made on other images than {last.id}: same names, other pixels")
+            reason = f"made on other images than {last.id}: same names, other pixels"
+            others[run.id] = Ignored(run.id, reason, run.cell.protocol.name)
     return kept, list(others.values())
 
 
@@ -131,7 +137,8 @@ def _read(
         metrics = {part: {key: float(value) for key, value in row.items()} for part, row in record["metrics"].items()}
         metrics["last"] |= read_extras(path.parent)
         pixels = tuple(str(spec[part].get("pixels", "")) for part in DATA if isinstance(spec[part], dict))
-        return [Run(name, cell, spec["variant"], spec["preset"], spec["seed"], metrics, pixels) for cell in served]
+        setting = spec["variant"], spec["preset"], spec["seed"]
+        return [Run(name, cell, *setting, metrics, pixels, spec, record) for cell in served]
     except records.RunError as error:
         return Ignored(name, str(error))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -143,6 +150,15 @@ Kind = tuple[object, ...]  # method, preset, reader, kind of split
 
 def _kind(cell: Cell, preset: str) -> Kind:
     return (cell.method, preset, cell.data(cell.dataset).reader, cell.split.kind)
+
+
+def _paper(path: Path) -> str:
+    """The protocol that a run was made for, where its spec can be read."""
+    try:
+        made_for = records.read_json(path.with_name("spec.json")).get("made_for")
+        return str(made_for["protocol"]) if isinstance(made_for, dict) else ""
+    except (records.RunError, KeyError):
+        return ""
 
 
 def _made(found: Iterable[Path]) -> set[Kind]:

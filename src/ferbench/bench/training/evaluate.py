@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.views.augment import ViewRecipe
 from ferbench.bench.data.views.batches import Batches, ImageStore, view_batches
-from ferbench.bench.training import records
+from ferbench.bench.training import evidence, records
 from ferbench.bench.training.finite import check_scores
 from ferbench.bench.training.metrics import metrics
 from ferbench.bench.training.networks.features import passed_features
@@ -79,8 +79,12 @@ def finish(
         **about,
         "metrics": select(state.history, "ema" if evaluated is not state.method else "student"),
         "evaluated": "ema" if evaluated is not state.method else "student",
+        "evidence": evidence.to_json(
+            final, labels, evidence.images_hash(run.test_faces.fingerprint, run.test), run.test_faces.classes
+        ),
         "seconds": round(state.seconds, 1),
         "steps": state.step,
+        "step_ms": round(1000 * state.seconds / state.step, 3),  # tests at epochs' ends included
         "split": {
             "labelled": len(run.split.labelled),
             "unlabelled": len(run.unlabelled_faces.train if run.unlabelled_faces else run.split.unlabelled),

@@ -20,6 +20,13 @@ def metrics(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> dict[str
     return of_counts(confusion(scores.argmax(axis=1), labels, scores.shape[1]))
 
 
+def recalls(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share [K] of each class's images that are right, in percent; NaN for a class without images."""
+    sizes = counts.sum(axis=1)
+    found: NDArray[np.float64] = np.where(sizes > 0, 100.0 * counts.diagonal() / np.maximum(sizes, 1), np.nan)
+    return found
+
+
 def of_counts(counts: NDArray[np.int64]) -> dict[str, float]:
     """The same from confusion counts [K, K] alone."""
     right, given, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)

@@ -28,6 +28,7 @@ from ferbench.bench.training.environment import commit, device_name, installed
 Spec = dict[str, Any]
 CHECKPOINT_FORMAT = 2  # 1 had no digest and no code; finished runs of it can still be opened
 RECORD_FORMAT = 1
+NUMBERS = re.compile(r'(?<=\[)\n[^\[\]{}"]+(?=\])')  # between brackets: line breaks never stand inside a string
 
 
 class RunError(files.FileError):
@@ -65,7 +66,9 @@ def write(path: Path, fill: Callable[[BinaryIO], object], *, sealed: bool = Fals
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    write(path, lambda file: file.write(json.dumps(document, indent=1).encode() + b"\n"))
+    """A key to a line; a list of numbers is on one line."""
+    text = NUMBERS.sub(lambda found: re.sub(r"\n *", " ", found[0].strip()), json.dumps(document, indent=1))
+    write(path, lambda file: file.write(text.encode() + b"\n"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -151,6 +154,7 @@ def environment() -> dict[str, Any]:
         "ferbench": __version__,
         "commit": commit(),
         "device": device_name(),
+        "host": platform.node(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ferbench.bench.board.leaderboard import Line
 from ferbench.bench.tables.implemented import COMPARABLE
-from ferbench.bench.tables.leaderboard import Line
 from ferbench.protocols import Column, Protocol, Row, Table
 
 

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from ferbench.bench.board import shown as shown_module
+from ferbench.bench.board.csv_file import COLUMNS, write_csv
+from ferbench.bench.board.leaderboard import Leaderboard, Line, collect
+from ferbench.bench.board.shown import render
 from ferbench.bench.cli import main
-from ferbench.bench.tables import leaderboard
-from ferbench.bench.tables.leaderboard import Leaderboard, Line, collect, implemented, render, write_csv
+from ferbench.bench.tables.implemented import implemented
+from ferbench.bench.terminal import Terminal
 from ferbench.protocols import Protocol, load_protocol, select
 
 RecordRun = Callable[..., str]
-HEADER = (
-    "paper,table,row,column,dataset,metric,variant,preset,selection,published_mean,published_std,"
-    "measured_mean,measured_std,seeds,delta,run_ids"
-)
 REMOP = "remop/3/remop/rafdb-500-150"  # published 81.42 ± 0.36 / 64.89 ± 2.84
 SAME = "remop/1/fixmatch-h-reg/rafdb-500-150"  # the same settings, and so the same runs, in another table
 DEMO = select("demo/1/remop")[0].id
@@ -38,9 +37,9 @@ def find(board: Leaderboard, **wanted: str) -> Line:
 
 
 def shown(protocol: Protocol, table: str, board: Leaderboard, **options: Any) -> str:
-    console = Console(file=io.StringIO(), width=220)
+    console = Terminal(file=io.StringIO(), width=220)
     (chosen,) = (item for item in protocol.tables if item.id == table)
-    console.print(render(protocol, chosen, board.lines, **options))
+    console.print(render(protocol, chosen, board, **options))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert isinstance(text, str)
     return text
@@ -79,12 +78,19 @@ def test_csv_is_as_printed(tmp_path: Path, record_run: RecordRun) -> None:
     name = record_run(REMOP, 1, 80.13)
     write_csv(collect(tmp_path).lines, tmp_path / "leaderboard.csv")
     text = (tmp_path / "leaderboard.csv").read_text(encoding="utf-8")
-    assert text.splitlines()[0] == HEADER
-    ours = [row for row in csv.DictReader(io.StringIO(text)) if row["run_ids"] and row["table"] == "3"]
-    assert list(ours[0].values()) == [
-        "remop", "3", "remop", "rafdb-500-150", "rafdb", "overall", "released", "paper", "last",
-        "81.42", "0.36", "80.13", "", "1", "-1.29", name,
-    ]  # fmt: skip
+    assert text.splitlines()[0] == ",".join(COLUMNS)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert all(row["run_ids"] for row in rows[:6]) and not any(row["run_ids"] for row in rows[6:])  # measured first
+    ours = [row for row in rows if row["run_ids"] and row["table"] == "3"]
+    assert ours[0] == {
+        "paper": "remop", "table": "3", "row": "remop", "row_label": "FixMatch w/ ReMoP (Ours)",
+        "column": "rafdb-500-150",
+        "column_label": "RAF-DB N1=500 γ=150", "dataset": "rafdb", "metric": "overall", "variant": "released",
+        "preset": "paper", "selection": "last", "published_mean": "81.42", "published_std": "0.36",
+        "measured_mean": "80.13", "measured_std": "", "n": "1", "ci_low": "", "ci_high": "", "standing": "",
+        "delta": "-1.29", "comparable": "yes", "verifiable": "no", "seeds": "1", "steps": "", "device": "",
+        "commit": "", "code": "", "finished_at": "", "run_ids": name,
+    }  # fmt: skip
     assert [(row["metric"], row["selection"]) for row in ours] == [
         ("overall", "last"), ("overall", "best-on-test"), ("mean", "last"),
     ]  # fmt: skip
@@ -134,7 +140,7 @@ def test_rendered_table_shows_every_row(tmp_path: Path, record_run: RecordRun) -
     for row in protocol.tables[2].rows:
         assert row.label in text
     assert "81.42 ± 0.36 / 64.89 ± 2.84" in text
-    assert "80.50 ± 0.71 / 70.50 ± 0.71" in text
+    assert "80.50 ± 0.71 / 70.50 ± 0.71 (n=2)" in text
     assert "not comparable" not in text
     ours = [line for line in text.splitlines() if "released paper last" in line]
     assert len(ours) == 1 and ours[0].count("not run") == 3
@@ -146,7 +152,7 @@ def test_rendered_table_shows_every_row(tmp_path: Path, record_run: RecordRun) -
 def test_a_wide_table_shows_the_columns_that_have_runs_and_counts_the_others(
     tmp_path: Path, record_run: RecordRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leaderboard, "MOST_COLUMNS", 3)
+    monkeypatch.setattr(shown_module, "MOST_COLUMNS", 3)
     assert "columns without a run" not in shown(load_protocol("remop"), "3", collect(tmp_path))
     record_run(REMOP, 1, 80.0)
     text = shown(load_protocol("remop"), "3", collect(tmp_path))
@@ -246,7 +252,7 @@ def test_command_shows_the_selection_asked_for(
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (("--paper", "remp"), "ferbench: no protocol 'remp'; did you mean 'remop'?\n"),
+        (("--paper", "remp"), "ferbench: --paper: unknown protocol 'remp'; did you mean 'remop'?\n"),
         (
             ("--selection", "b"),
             "ferbench: --selection: unknown selection 'b'; valid: last, best-on-val, best-on-test, all\n",

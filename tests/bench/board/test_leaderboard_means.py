@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ferbench.bench.tables.leaderboard import Line, collect, render
+from ferbench.bench.board.leaderboard import Leaderboard, Line, collect
+from ferbench.bench.board.shown import render
 from ferbench.protocols import load_protocol
 
 RecordRun = Callable[..., str]
@@ -36,11 +37,11 @@ def test_four_folds_have_no_mean_and_seeds_are_apart(tmp_path: Path, record_run:
 
 
 def test_a_missing_mean_is_not_run_and_a_decline_is_published_only(tmp_path: Path) -> None:
-    from rich.console import Console
+    from ferbench.bench.terminal import Terminal
 
     protocol = load_protocol("ssfer")
     for table, words in (("5", "not run"), ("8", "published only")):
         chosen = next(entry for entry in protocol.tables if entry.id == table)
-        console = Console(width=400, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-        console.print(render(protocol, chosen, []))
+        console = Terminal(width=400, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        console.print(render(protocol, chosen, Leaderboard((), ())))
         assert words in console.export_text()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ferbench.bench.tables.leaderboard import collect
-from ferbench.bench.tables.sweeps import Series, sweep, varied_option
+from ferbench.bench.board.leaderboard import collect
+from ferbench.bench.board.sweeps import Series, sweep, varied_option
 from ferbench.protocols import Row, Table, load_protocol
 
 RecordRun = Callable[..., str]
