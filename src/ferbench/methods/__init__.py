@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ferbench.methods.register import LEARNERS, METHODS, PLUG_INS, MethodError, register
+from ferbench.methods.register import LEARNERS, METHODS, PLUG_INS, MethodError, Variant, register
 
 if TYPE_CHECKING:
     from ferbench.methods.base import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         View,
         Views,
     )
-    from ferbench.methods.building import Variant, build, completed, needs_boxes, option_values
+    from ferbench.methods.building import build, completed, needs_boxes, option_values
 
 __all__ = [
     "Ask",
@@ -64,7 +64,7 @@ __all__ = [
     "register",
 ]
 
-_BUILDING = ("Variant", "build", "completed", "needs_boxes", "option_values")
+_BUILDING = ("build", "completed", "needs_boxes", "option_values")
 
 
 def __getattr__(name: str) -> Any:

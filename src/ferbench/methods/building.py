@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 from ferbench.methods.base import Method, Model
-from ferbench.methods.register import LEARNERS, METHODS, PLUG_INS, MethodError
+from ferbench.methods.register import LEARNERS, METHODS, PLUG_INS, MethodError, Variant
 from ferbench.validation import convert, unknown
-
-Variant = Literal["paper", "released", "usb"]
 
 
 def option_values(name: str, variant: Variant, options: Mapping[str, object]) -> dict[str, object]:

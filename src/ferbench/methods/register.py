@@ -6,13 +6,16 @@ the others stand alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from ferbench.errors import UserError
 from ferbench.register import Register
 
 if TYPE_CHECKING:
     from ferbench.methods.base import Learner, Method, PlugIn
+
+
+Variant = Literal["paper", "released", "usb"]
 
 
 class MethodError(UserError):

@@ -8,15 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ferbench.bench.data.sets.readers import READERS
 from ferbench.bench.data.splits.candidates import candidate_options, needs_model
+from ferbench.bench.tables.remembered import completed, option_values, takes_candidates
 from ferbench.bench.training.records import Spec, spec_hash
 from ferbench.errors import DataError
-from ferbench.methods import METHODS, MethodError, Variant, completed, option_values
+from ferbench.methods import METHODS, MethodError
 from ferbench.protocols import NONE, REST, Cell, Recipe
 from ferbench.validation import Value, resolve_options
+
+if TYPE_CHECKING:
+    from ferbench.methods import Variant
 
 DATA = ("dataset", "test", "unlabelled", "split")
 DEFAULTS = {field.name: field.default for field in fields(Recipe)}
@@ -29,7 +33,7 @@ def settings(cell: Cell, preset: str, seed: int, variant: Variant | None = None)
     """
     parameters = {key: value for key, value in cell.split.options.items() if value}
     options, recipe = cell.options_under(preset), cell.recipe(preset)
-    return method_settings(cell.method, options, variant or cast(Variant, cell.variant), recipe) | {
+    return method_settings(cell.method, options, variant or cast("Variant", cell.variant), recipe) | {
         "dataset": _described(cell, cell.dataset),
         "test": _described(cell, cell.test),
         "unlabelled": _unlabelled(cell),
@@ -90,7 +94,7 @@ def candidate_settings(method: str, kind: str | None, options: Mapping[str, Valu
 
     Raises MethodError where a method needs them and none are named, DataError for a kind or option that is none.
     """
-    if method not in METHODS or not METHODS[method].takes_candidates:
+    if method not in METHODS or not takes_candidates(method):
         return {}
     if not kind:
         raise MethodError(f"{method} learns from candidate sets: name a kind of them, such as votes_multi_target")

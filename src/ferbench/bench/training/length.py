@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil
+from typing import TYPE_CHECKING
 
 from ferbench.errors import DataError
-from ferbench.methods import Views
 from ferbench.protocols import Recipe, Split
+
+if TYPE_CHECKING:
+    from ferbench.methods import Views
 
 FEW_EPOCHS = 25  # a run of at most so many is scored after each
 SCORING_SHARE = 0.1  # test passes take at most this share of the training's time in longer ones

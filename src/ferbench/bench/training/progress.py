@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 class Reporter(Protocol):
@@ -50,20 +51,29 @@ class Silent:
         pass
 
 
+def columns() -> tuple[ProgressColumn, ...]:
+    """Bar, steps and time left, always whole; what is said of the run has the rest of the line, cut where it ends."""
+    rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    return (
+        BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[status]}", markup=False, table_column=rest),
+    )  # fmt: skip
+
+
 class Bar:
-    """A progress bar with losses, mask rate, pseudo-label accuracy and time left; use it as a context manager."""
+    """A run's title, and below it a bar with steps, time left and losses; use it as a context manager."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
         self._title = title
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[status]}"),
-            console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
+            *columns(), console=console, transient=True, expand=True, disable=not console.is_terminal
+        )
         self._task = self._progress.add_task(title, total=None, status="")
 
     def __enter__(self) -> Bar:
+        if self._console.is_terminal:
+            self._console.print(self._title, markup=False, overflow="ellipsis", no_wrap=True)
         self._progress.start()
         return self
 
@@ -74,7 +84,7 @@ class Bar:
         self._console.print(f"  {text}", soft_wrap=True)
 
     def step(self, step: int, total: int, means: Mapping[str, float]) -> None:
-        self._progress.update(self._task, completed=step, total=total, status=_status(means))
+        self._progress.update(self._task, completed=step, total=total, status=status_of(means))
 
     def epoch(self, line: Mapping[str, Any]) -> None:
         if self._console.is_terminal:
@@ -82,11 +92,11 @@ class Bar:
         rules: list[Mapping[str, Any]] = list(line.get("test", {}).values())  # student, then the averaged model
         test = next(iter(rules[-1].values())) if rules else None
         scored = f"  overall {test['overall']:.2f} mean {test['mean']:.2f}" if test else ""
-        text = f"  {self._title} epoch {line['epoch']} step {line['step']} {_status(line)}{scored}"
+        text = f"  {self._title} epoch {line['epoch']} step {line['step']} {status_of(line)}{scored}"
         self._console.print(f"{text}  {line['seconds']:.0f} s", highlight=False, soft_wrap=True)
 
 
-def _status(means: Mapping[str, Any]) -> str:
+def status_of(means: Mapping[str, Any]) -> str:
     parts = [f"loss {means['loss']:.3f}"]
     parts += [f"{name.removeprefix('loss/')} {means[name]:.3g}" for name in means if name.startswith("loss/")]
     if "mask rate" in means:

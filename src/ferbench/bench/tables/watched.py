@@ -1,0 +1,128 @@
+"""What the processes of `--jobs` are at, on the screen of the command that started them.
+
+A worker leaves a note in its run's folder about once a second: how far it is, and its losses. The command reads the
+notes and draws a line per worker, and above them how many runs are done and how long the rest will take.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Column
+
+from ferbench.bench.training.progress import Silent, status_of
+
+NOTE = "progress.json"
+EVERY_S = 1.0
+
+
+class Noting(Silent):
+    """A worker's reporter, as a context manager: the note is there while the run is being worked on."""
+
+    def __init__(self, folder: Path, title: str) -> None:
+        self._path, self._title, self._written = folder / NOTE, title, 0.0
+
+    def __enter__(self) -> Noting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def step(self, step: int, total: int, means: Mapping[str, float]) -> None:
+        if time.monotonic() - self._written < EVERY_S:
+            return
+        self._written = time.monotonic()
+        note = {"title": self._title, "step": step, "total": total, "status": status_of(means), "process": os.getpid()}
+        temporary = self._path.with_name(f".{NOTE}.{os.getpid()}.tmp")
+        with suppress(OSError):  # a note that cannot be written harms nothing
+            temporary.write_text(json.dumps(note), encoding="utf-8")
+            temporary.replace(self._path)
+
+
+class Watch:
+    """The lines on the screen; `look` brings them up to date. Nothing is drawn where there is no terminal.
+
+    steps: for the folder of each run that is missing, how many steps it has
+    """
+
+    def __init__(self, console: Console, steps: Mapping[Path, int]) -> None:
+        self._steps, self._done, self._first = dict(steps), dict.fromkeys(steps, 0), dict[Path, int]()
+        self._looked, self._began = 0.0, time.monotonic()
+        rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        self._progress = Progress(
+            BarColumn(bar_width=16), MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False, table_column=rest),
+            console=console, transient=True, expand=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._all = self._progress.add_task(f"of {len(steps)} runs", total=len(steps))
+        self._lines: dict[Path, TaskID] = {}
+
+    def __enter__(self) -> Watch:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def look(self) -> None:
+        """Read the notes, at most once a second."""
+        if self._progress.disable or time.monotonic() - self._looked < EVERY_S:
+            return
+        self._looked = time.monotonic()
+        finished = 0
+        for folder, total in self._steps.items():
+            note = _read(folder / NOTE)
+            if note is None and (folder / "record.json").exists():
+                self._done[folder] = total
+                self._first.setdefault(folder, 0)
+                finished += 1
+            elif note is not None:
+                self._done[folder] = int(note["step"])
+                self._first.setdefault(folder, int(note["step"]))
+            self._draw(folder, note)
+        text = f"runs done{self._left()}"
+        self._progress.update(self._all, completed=finished, description=text)
+
+    def _draw(self, folder: Path, note: Mapping[str, Any] | None) -> None:
+        if note is None:
+            if folder in self._lines:
+                self._progress.remove_task(self._lines.pop(folder))
+            return
+        if folder not in self._lines:
+            self._lines[folder] = self._progress.add_task("", total=int(note["total"]))
+        text = f"{note['title']}: {note['status']}"
+        self._progress.update(self._lines[folder], completed=int(note["step"]), description=text)
+
+    def _left(self) -> str:
+        """How long the rest will take at the pace since the command began; nothing before there is a pace."""
+        made = sum(self._done[folder] - first for folder, first in self._first.items())
+        passed = time.monotonic() - self._began
+        if made <= 0 or passed < 5:
+            return ""
+        return f", about {duration((sum(self._steps.values()) - sum(self._done.values())) * passed / made)} left"
+
+
+def duration(seconds: float) -> str:
+    """A rough duration for people: 50 s, 12 min, 3 h, 4 days."""
+    for limit, unit, word in ((100, 1, "s"), (6000, 60, "min"), (100 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {word}"
+    return f"{seconds / 86400:.0f} days"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A note, None where there is none that can be read."""
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return {key: note[key] for key in ("title", "step", "total", "status")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

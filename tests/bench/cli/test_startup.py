@@ -1,0 +1,80 @@
+"""The door opens at once: what a command may import before it answers, and how much CPU time that takes.
+
+Times are ratios to an empty Python process, or to the import of torch, measured in the same minute: a slow or busy
+machine slows all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "timm", "triton", "sklearn", "scipy", "pandas", "matplotlib")
+ASKED = "import sys, atexit; atexit.register(lambda: print('HEAVY', *[m for m in {heavy} if m in sys.modules]));"
+INSTANT = {
+    "bare": [],
+    "help": ["--help"],
+    "help of train": ["train", "--help"],
+    "help of reproduce": ["reproduce", "--help"],
+    "help of leaderboard": ["leaderboard", "--help"],
+    "misspelt command": ["trian"],
+    "misspelt option": ["train", "fixmatch", "--sed", "3"],
+    "missing argument": ["predict"],
+    "value out of range": ["reproduce", "demo", "--seeds", "0"],
+    "protocols": ["list", "protocols"],
+    "one protocol": ["list", "protocols", "remop"],
+    "data sets": ["list", "datasets"],
+    "methods": ["list", "methods"],
+}
+
+
+def call(code: str, folder: Path, *arguments: str) -> tuple[float, str]:
+    """CPU seconds of a Python process, and what it said."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "FERBENCH_CACHE": str(folder / "cache")},
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "Traceback" not in done.stderr, done.stderr
+    return (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime), done.stdout
+
+
+def command() -> str:
+    heavy = ASKED.format(heavy=HEAVY)
+    return f"{heavy} sys.argv[0] = 'ferbench'; from ferbench.bench.cli import main; main()"
+
+
+@pytest.mark.parametrize("arguments", INSTANT.values(), ids=INSTANT.keys())
+def test_what_needs_no_torch_does_not_import_it(tmp_path: Path, arguments: list[str]) -> None:
+    _, said = call(command(), tmp_path, *arguments)
+    assert said.splitlines()[-1].split() == ["HEAVY"]
+
+
+def quickest(code: str, folder: Path, *arguments: str) -> float:
+    return min(call(code, folder, *arguments)[0] for _ in range(3))
+
+
+def test_cpu_time(tmp_path: Path) -> None:
+    """An empty process takes 15 ms where torch takes 1.7 s: 0.5 s are 33 times the one, and 0.3 times the other."""
+    torch = quickest("import torch", tmp_path)
+    for arguments in (["--help"], ["train", "--help"], ["trian"], ["list", "protocols"], ["list", "datasets"]):
+        assert quickest(command(), tmp_path, *arguments) < 0.3 * torch, arguments
+    assert quickest(command(), tmp_path, "list", "methods") < 0.6 * torch
+
+
+def test_a_board_waits_for_torch_once(tmp_path: Path, record_run: Callable[..., str]) -> None:
+    """What methods say of their options is remembered; after an edit of a method it is asked again."""
+    record_run("remop/4/fixmatch/ferplus-1000-150", 1, 80.0)
+    for arguments in (["leaderboard", "--results", "."], ["runs", "--results", "."]):
+        call(command(), tmp_path, *arguments)
+        _, said = call(command(), tmp_path, *arguments)
+        assert "torch" not in said.splitlines()[-1].split(), arguments
+    assert "80.00" in call(command(), tmp_path, "leaderboard", "--results", ".")[1]
+    assert list((tmp_path / "cache").glob("methods-*.json"))
