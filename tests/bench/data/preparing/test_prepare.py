@@ -219,7 +219,7 @@ def test_nothing_is_there(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["../secret.png", "/etc/passwd", "train/../../x.png", "C:\\x.png", "a//b.png", "a\nb.png"]
+    "path", ["../secret.png", "/etc/passwd", "train/../../x.png", "C:\\x.png", "a/..//b.png", "a\nb.png"]
 )
 def test_paths_cannot_leave_the_root(root: Path, path: str) -> None:
     whole = listing(root)

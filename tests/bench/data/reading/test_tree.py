@@ -103,7 +103,24 @@ def test_paths_inside(path: str) -> None:
     assert clean_path(path, "f") == path.replace("\\", "/")
 
 
-@pytest.mark.parametrize("path", ["", "/a", "../a", "a/../b", "a//b", "./a", "a/", "C:/a", "..\\a", "a\0b", "x" * 1001])
+@pytest.mark.parametrize("path", ["a//b", "./a/b", "a/./b", "a/b/", ".//a///b"])
+def test_one_path_in_other_words(path: str) -> None:
+    assert clean_path(path, "f") == "a/b"
+
+
+@pytest.mark.parametrize("name", ["Screenshot at 10.00.00\u202fAM.png", "\u8868\u60c5\u3000001.png", "a\u00a0b.png"])
+def test_blanks_of_every_kind_are_in_order(name: str) -> None:
+    assert clean_path(name, "f") == name
+
+
+def test_a_name_that_is_not_utf8() -> None:
+    with pytest.raises(DataError, match="f: 'caf.*' is not a name in UTF-8: rename the file"):
+        clean_path(b"caf\xe9.png".decode("utf-8", "surrogateescape"), "f")
+
+
+@pytest.mark.parametrize(
+    "path", ["", ".", "/", "/a", "../a", "a/../b", "C:/a", "..\\a", "a\0b", "a\x1b[2Jb", "a\u2028b", "x" * 1001]
+)
 def test_paths_outside(path: str) -> None:
     with pytest.raises(DataError, match="f: .* is not a path inside"):
         clean_path(path, "f")

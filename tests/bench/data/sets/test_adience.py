@@ -174,13 +174,17 @@ def test_people_in_two_folds_are_a_difference(tmp_path: Path) -> None:
     assert "1 people are in more than one fold, first 0@N" in scan_adience(tmp_path, DEFAULTS).differences
 
 
-def test_an_image_that_comes_twice_counts_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("gender", "repeated", "kept"), [("f", "aside", 5), ("m", "aside", 4), ("m", "first", 5)])
+def test_an_image_that_comes_twice(tmp_path: Path, gender: str, repeated: str, kept: int) -> None:
+    """It counts once where its rows agree, and else not at all, or as its first row says."""
     write_folds(
-        tmp_path, [row(user=f"{fold}@N") for fold in range(4)] + [row(user="4@N") + row(user="4@N", gender="m")]
+        tmp_path, [row(user=f"{fold}@N") for fold in range(4)] + [row(user="4@N") + row(user="4@N", gender=gender)]
     )
-    listing = scan_adience(tmp_path, DEFAULTS)
-    assert len(listing.ids) == 5 and listing.columns["gender"].tolist() == ["f"] * 5
-    assert listing.notes == ("1 images are in the fold files twice, the first row counts",)
+    listing = scan_adience(tmp_path, {**DEFAULTS, "repeated": repeated})
+    assert len(listing.ids) == kept and listing.columns["gender"].tolist() == ["f"] * kept
+    assert listing.notes == ("1 rows repeat an image that an earlier row names, and are left out",)
+    named = [line for line in listing.warnings if "1 images are listed with different labels or parts, 4@N/" in line]
+    assert len(named) == (gender == "m")
 
 
 def test_what_is_missing_is_named(tmp_path: Path, ferbench: Callable[..., Any]) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferbench.bench.data.faceset import DataError
+from ferbench.bench.data.reading.listing import Listing
 from ferbench.bench.data.reading.names import EMOTIONS
 from ferbench.bench.data.reading.textfile import decode
 from ferbench.bench.data.sets.own import fake as fake_own
@@ -79,8 +80,9 @@ def test_training_images_without_a_label_are_unlabelled_ones(tmp_path: Path) -> 
         ("a.jpg\n", "t line 1: 1 fields and no header; expected path,label or path,label,x1,y1,x2,y2"),
         ("a.jpg,1,2\n", "t line 1: 3 fields and no header"),
         ("path,label\na.jpg\n", "t line 2: 1 fields, expected 2"),
-        ("path,emotion,label\na.jpg,1,1\n", "column 'label' is there twice"),
-        ("path,label,,\na.jpg,1,,\n", "column 3 has no name"),
+        ("path,emotion,label\na.jpg,1,1\n", "columns 'emotion' and 'label' both are the label; take one with"),
+        ("path,image,label\na.jpg,a.jpg,1\n", "columns 'path' and 'image' both are the path; rename one"),
+        ("name,label\na.jpg,1\n", "t line 1: 'name, label' names no image, but line 2 does: if it is a header"),
         ("path,x1\na.jpg,1\n", "t line 1: no column label, y1, x2, y2"),
         ("path,label\n../a.jpg,1\n", "t line 2: '../a.jpg' is not a path inside the data set's folder"),
         ("path,label\n/etc/passwd,1\n", "'/etc/passwd' is not a path inside"),
@@ -91,11 +93,10 @@ def test_training_images_without_a_label_are_unlabelled_ones(tmp_path: Path) -> 
         ("a.jpg,1,5,0,5,6\n", "t line 1: box 5, 0, 5, 6 has no area"),
         ("a.jpg,1,0,0,nan,6\n", "t line 1: box 'nan' is not a number"),
         ("a.jpg,1,0,0,1e99,6\n", "box '1e99' is not a number"),
-        ("path,label,joy\na.jpg,joy,-1\n", "votes '-1' are below 0"),
         ('path,label\n"a.jpg,1\n', "t line 2: "),
     ],
-    ids=["empty", "header", "one", "three", "short", "twice", "nameless", "missing", "parent", "absolute", "drive",
-         "up", "none", "part", "area", "nan", "huge", "votes", "quote"],
+    ids=["empty", "header", "one", "three", "short", "twice", "paths", "theirs", "missing", "parent", "absolute",
+         "drive", "up", "none", "part", "area", "nan", "huge", "quote"],
 )  # fmt: skip
 def test_damaged_tables(text: str, expected: str) -> None:
     with pytest.raises(DataError) as caught:
@@ -106,18 +107,109 @@ def test_damaged_tables(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("path,label,happy,sad\na.jpg,joy,1,0\n", "must be named after the classes .happiness., once each, not happy"),
-        ("path,label,sad\na.jpg,joy,1\n", "must be named after the classes"),
-        ("path,label,happy,joy\na.jpg,joy,1,1\n", "once each, not happy, joy"),
+        ("path,label,joy\na.jpg,joy,-1\n", "line 2: votes '-1' are below 0"),
+        ("path,label,joy\na.jpg,joy,1\nb.jpg,joy,many\n", "line 3: votes 'many' is not a number"),
         ("path,label\na.jpg,\n", "no row has a label; images without labels are read as `faces`"),
-        ("path,label\na.jpg,joy\na.jpg,sad\n", "1 images are listed more than once, first 'a.jpg'"),
+        ("path,label\na.jpg,-1\nb.jpg,NaN\n", "no row has a label"),
+        ("path,label\na.jpg,joy\na.jpg,sad\n", "every image is listed with different labels"),
     ],
-    ids=["more", "other", "synonyms", "unlabelled", "repeated"],
+    ids=["below 0", "no number", "unlabelled", "words for none", "repeated"],
 )
 def test_tables_that_contradict_themselves(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(DataError, match=expected):
         scan_csv(tmp_path, DEFAULTS)
+
+
+def scanned(tmp_path: Path, text: str, **options: str) -> Listing:
+    (tmp_path / "labels.csv").write_text(text)
+    return scan_csv(tmp_path, {**DEFAULTS, **options})
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "unused"),
+    [
+        ("path,label,confidence", "{}.jpg,{},0.5", "confidence"),
+        (",path,label", "0,{}.jpg,{}", "(column 1)"),
+        ("path,label,happy", "{}.jpg,{},1", "happy"),
+        ("path,label,happy,joy,sad", "{}.jpg,{},1,0,0", "happy, joy, sad"),
+        ("image_name,label,original_split", "{}.jpg,{},Train", "original_split"),
+    ],
+)
+def test_other_columns_are_named_and_not_taken_for_votes(tmp_path: Path, header: str, row: str, unused: str) -> None:
+    rows = [row.format(name, label) for name, label in (("a", "joy"), ("b", "sad"))]
+    listing = scanned(tmp_path, "\n".join([header, *rows]) + "\n")
+    assert listing.votes is None and listing.classes == ("happiness", "sadness")
+    assert f"columns that are not used: {unused}" in listing.notes
+
+
+def test_votes_beside_other_columns(tmp_path: Path) -> None:
+    listing = scanned(tmp_path, "path,Sad,label,note,happy\na.jpg,1,joy,x,2\nb.jpg,3,sad,y,\n")
+    assert listing.votes is not None and listing.votes.tolist() == [[2, 1], [0, 3]]
+    assert listing.notes == ("columns that are not used: note",)
+
+
+def test_one_of_two_label_columns(tmp_path: Path) -> None:
+    text = "image_name,label,emotion\na.jpg,3,Happy\nb.jpg,4,Sad\n"
+    listing = scanned(tmp_path, text, label="Emotion")
+    assert listing.classes == ("happiness", "sadness") and listing.notes == ("columns that are not used: label",)
+    assert scanned(tmp_path, text, label="label").classes == ("3", "4")
+    with pytest.raises(DataError, match="no column 'feeling' .option label.; columns: image_name, label, emotion"):
+        scanned(tmp_path, text, label="feeling")
+
+
+@pytest.mark.parametrize("header", ["file_name,label", "image_path,label", "pth,label", "Image Name,Emotion"])
+def test_headers_of_others(tmp_path: Path, header: str) -> None:
+    listing = scanned(tmp_path, f"{header}\na.jpg,happy\nb.jpg,sad\n")
+    assert listing.ids.tolist() == ["a.jpg", "b.jpg"] and listing.classes == ("happiness", "sadness")
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_other_separators(tmp_path: Path, mark: str) -> None:
+    listing = scanned(tmp_path, mark.join(("path", "label")) + f"\na.jpg{mark}happy\n./i//b.jpg{mark}sad\n")
+    assert listing.ids.tolist() == ["a.jpg", "i/b.jpg"]
+
+
+@pytest.mark.parametrize("word", ["-1", "-1.0", "nan", "NaN", "None", "null", "NA", "n/a", "?", " ", "<NA>"])
+def test_words_for_no_label(tmp_path: Path, word: str) -> None:
+    listing = scanned(tmp_path, f"path,label\na.jpg,happy\nb.jpg,{word}\nc.jpg,sad\n")
+    assert listing.labels.tolist() == [0, -1, 1] and listing.classes == ("happiness", "sadness")
+
+
+def test_codes_that_became_floats(tmp_path: Path) -> None:
+    """A gap in a column of codes makes floats of them in pandas; they are the same numbers, in numerical order."""
+    text = "path,label\n" + "".join(f"{code}.jpg,{float(code)}\n" for code in range(11)) + "x.jpg,\n"
+    listing = scanned(tmp_path, text)
+    assert listing.classes == tuple(map(str, range(11))) and listing.labels.tolist() == [*range(11), -1]
+    assert "say what they mean with the option codes" in listing.warnings[0]
+    text = "path,label\n" + "".join(f"{code}.jpg,{float(code)}\n" for code in range(8))
+    assert scanned(tmp_path, text, codes="affectnet").classes == EMOTIONS
+    ferplus = scanned(tmp_path, text, codes="ferplus").classes
+    assert ferplus[2:7] == ("surprise", "sadness", "anger", "disgust", "fear")
+
+
+def test_letter_case_and_unicode_form_make_no_classes(tmp_path: Path) -> None:
+    words = ("Calm", "calm", "Happy", "happy", "cafe\u0301", "caf\u00e9")
+    listing = scanned(tmp_path, "path,label\n" + "".join(f"{n}.jpg,{word}\n" for n, word in enumerate(words)))
+    assert listing.classes == ("Calm", "Happy", "caf\u00e9") and listing.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_slips_are_named(tmp_path: Path) -> None:
+    listing = scanned(tmp_path, "path,label\na.jpg,suprise\nb.jpg,Angray\nc.jpg,sad\nd.jpg,calm\n")
+    assert "classes that may be misspelt: Angray (anger?), suprise (surprise?)" in listing.warnings
+
+
+def test_images_listed_twice(tmp_path: Path) -> None:
+    """Once where the rows agree, set aside by name where they do not, as the first row says where asked for."""
+    rows = ("a.jpg,joy,", "b.jpg,sad,", "a.jpg,Happy,train", "b.jpg,joy,", "c.jpg,sad,", "c.jpg,sad,test", "d.jpg,joy,")
+    text = "\n".join(("path,label,part", *rows))
+    listing = scanned(tmp_path, text)
+    assert listing.ids.tolist() == ["a.jpg", "d.jpg"]
+    assert listing.notes == ("3 rows repeat an image that an earlier row names, and are left out",)
+    assert "2 images are listed with different labels or parts, b.jpg, c.jpg: set aside" in listing.warnings[0]
+    first = scanned(tmp_path, text, repeated="first")
+    assert first.ids.tolist() == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"] and first.labels.tolist() == [0, 1, 1, 0]
+    assert "the first row of each counts" in first.warnings[0]
 
 
 @pytest.mark.parametrize("file", ["other.csv", "../labels.csv", "/etc/passwd"])

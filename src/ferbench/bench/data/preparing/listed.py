@@ -16,6 +16,7 @@ from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
 from ferbench.bench.data.preparing.intact import check_opened
 from ferbench.bench.data.preparing.listed_report import listed_report
 from ferbench.bench.data.preparing.prepare import prepare_listing
+from ferbench.bench.data.preparing.watch import hold_unchanged
 from ferbench.bench.data.reading.listing import DECODE_OPTIONS, Column, Labelling, ListedSet, Options, part_codes
 from ferbench.bench.data.reading.reader import Progress, Reader, Request
 from ferbench.bench.data.reading.report import PreparedReport
@@ -44,7 +45,7 @@ def prepare_listed(
         raise nothing_found(root, dataset.name, "", dataset.access)
     root = root.absolute()
     with reading(root):
-        listing = dataset.scan(root, {key: chosen[key] for key in dataset.scan_options})
+        listing = dataset.scan(root, {key: chosen[key] for key in dataset.scan_options if key in chosen})
     decoding = {key: chosen[key] for key in DECODE_OPTIONS}
     prepared = prepare_listing(
         listing, cache, decoding, partial=partial, verify=verify, threads=threads, progress=progress
@@ -61,10 +62,11 @@ def open_listed(
 ) -> FaceSet:
     """The data set under `options`, prepared first where it is not. Raises DataError.
 
-    The user's files are not looked at again once they are prepared: after changing them, prepare again.
+    Where the user's files have changed since they were prepared, that is an error: see `watch.py`.
     """
     chosen = resolve_options(dataset.name, dataset.options, options, DataError)
     folder = recall(_note(dataset, chosen, root), cache)
+    just_made = folder is None
     if folder is None and root is None:
         root, partial = _last_root(dataset, cache)
         prepare_listed(dataset, options, root=root, cache=cache, partial=partial, progress=progress)
@@ -74,13 +76,15 @@ def open_listed(
         folder = recall(_note(dataset, chosen, root), cache)
     assert folder is not None
     prepared = load_prepared(folder, dataset.prepared_name, dataset.name)
+    if not just_made:
+        hold_unchanged(prepared.meta, dataset.name)
     check_opened(prepared, dataset.name)
     return _faces(dataset, prepared, chosen)[0]
 
 
 def _note(dataset: ListedSet, chosen: Options, root: Path | None) -> str:
     """The name under which a prepared copy is remembered: the options that make it, and where the files lay."""
-    made_by = {key: chosen[key] for key in (*dataset.scan_options, *DECODE_OPTIONS)}
+    made_by = {key: chosen[key] for key in (*dataset.scan_options, *DECODE_OPTIONS) if key in chosen}
     text = json.dumps([made_by, str(root.resolve()) if root else None], sort_keys=True)
     return f"{dataset.prepared_name}.{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 

@@ -33,9 +33,12 @@ from ferbench.bench.data.preparing.verify import (
     few,
     file_differences,
     look_at_files,
+    respelt,
     source_hash,
     stored_expected,
 )
+from ferbench.bench.data.preparing.watch import watched
+from ferbench.bench.data.reading.account import Tree, account, look
 from ferbench.bench.data.reading.listing import Listing, Options
 from ferbench.bench.data.reading.reader import Progress
 from ferbench.bench.data.reading.tree import reading
@@ -66,9 +69,10 @@ def prepare_listing(
     check_options(listing.dataset, decoding)
     with reading(listing.root):
         files = look_at_files(listing)
+        listing = respelt(listing, files)
         key = source_hash(listing, files, {**decoding, "faces from": source_key(listing, str(decoding["faces"]))})
         folder = cache / f"{listing.dataset}-{key[:12]}"
-        listed = _listed_meta(listing, files)
+        listed = _listed_meta(listing, files, look(listing.root))
         if not partial:
             refuse(listing.dataset, listing.root, listed["differences"])
         checked = remove_changed(folder, listing.dataset, verify=verify, threads=threads)
@@ -81,13 +85,16 @@ def prepare_listing(
     return replace(prepared, checked=checked, made=made)
 
 
-def _listed_meta(listing: Listing, files: Files) -> dict[str, Any]:
+def _listed_meta(listing: Listing, files: Files, tree: Tree) -> dict[str, Any]:
     """What meta.json says of the listing, before anything is decoded."""
     differences, warnings, notes = compare_counts(listing)
+    used = set() if listing.read else {listing.path(row) for row in range(len(listing.ids))}
+    lost, left_out = account(tree, used, listing.aside, by_folder=listing.by_folder)
     return {
         "root": str(listing.root), "layout": listing.layout, "classes": list(listing.classes),
-        "differences": [*listing.differences, *file_differences(listing, files), *differences],
-        "warnings": [*listing.warnings, *warnings], "notes": [*listing.notes, *notes],
+        "differences": [*listing.differences, *lost, *file_differences(listing, files), *differences],
+        "warnings": [*listing.warnings, *warnings], "notes": [*listing.notes, *notes, *left_out],
+        "watched": watched(listing, tree),
         "expected": stored_expected(listing), "label_files": [asdict(file) for file in listing.label_files],
     }  # fmt: skip
 

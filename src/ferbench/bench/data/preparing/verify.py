@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ferbench.bench.data.faceset import PARTS, DataError
 from ferbench.bench.data.preparing.cache import FORMAT
 from ferbench.bench.data.reading.listing import Expected, Listing
-from ferbench.bench.data.reading.tree import clean_path
+from ferbench.bench.data.reading.tree import Spelling, clean_path
 from ferbench.validation import Value
 
 MOST_BYTES = 256 * 2**20  # no image file of a face data set is that large
@@ -27,11 +27,13 @@ class Files:
 
     missing, empty: rows without a file, rows whose file has no bytes
     stamps:         [N, 2] int64 bytes and modification time in ns (-1 where missing), or of the containers
+    respelt:        row -> path, where the listing spells it in another letter case or Unicode form
     """
 
     missing: NDArray[np.int64]
     empty: NDArray[np.int64]
     stamps: NDArray[np.int64]
+    respelt: Mapping[int, str] = field(default_factory=dict)
 
     def lost(self) -> NDArray[np.int64]:
         """Rows that have no image."""
@@ -47,8 +49,9 @@ def look_at_files(listing: Listing) -> Files:
     root = os.path.realpath(listing.root)
     inside: dict[str, str | None] = {}  # folder -> where it really is, None where it is not there
     stamps = np.full((len(listing.ids), 2), -1, np.int64)
-    for row in range(len(stamps)):
-        path = clean_path(listing.path(row), f"{listing.dataset}: image {row}")
+    spelling, respelt = Spelling(listing.root), {}
+
+    def stamp(row: int, path: str) -> bool:
         folder, _, name = path.rpartition("/")
         if folder not in inside:
             inside[folder] = _real_folder(root, folder)
@@ -56,10 +59,29 @@ def look_at_files(listing: Listing) -> Files:
         entry = None if real is None else _stat(root, os.path.join(real, name), path)
         if entry is not None:
             stamps[row] = entry.st_size, entry.st_mtime_ns
+        return entry is not None
+
+    for row in range(len(stamps)):
+        path = clean_path(listing.path(row), f"{listing.dataset}: image {row}")
+        if not stamp(row, path) and (other := spelling.find(path)) is not None and stamp(row, other):
+            respelt[row] = other
     sizes = stamps[:, 0]
     if sizes.max() > MOST_BYTES:
         raise DataError(f"{listing.root}: {listing.path(int(sizes.argmax()))} has {sizes.max():,} bytes: no face image")
-    return Files(np.flatnonzero(sizes < 0), np.flatnonzero(sizes == 0), stamps)
+    return Files(np.flatnonzero(sizes < 0), np.flatnonzero(sizes == 0), stamps, respelt)
+
+
+def respelt(listing: Listing, files: Files) -> Listing:
+    """The listing with the paths under which its files were found, and a note where they are others."""
+    if not files.respelt:
+        return listing
+    paths = [files.respelt.get(row, listing.path(row)) for row in range(len(listing.ids))]
+    row, path = next(iter(files.respelt.items()))
+    note = (
+        f"{len(files.respelt):,} images were found under another spelling (letter case or Unicode form) than in the "
+        f"list, first {path!r} for {listing.path(row)!r}"
+    )
+    return replace(listing, paths=np.array(paths, np.str_), notes=(*listing.notes, note))
 
 
 def _real_folder(root: str, folder: str) -> str | None:

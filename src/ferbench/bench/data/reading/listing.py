@@ -81,6 +81,9 @@ class Listing:
     warnings:    what may be wrong, never refused, one line each
     notes:       what else the user should know, one line each
     label_files: label files read, with their hashes
+    watched:     further files that labels come from, too many to name in the report
+    by_folder:   whether folders alone say which image is what: one with images that is left out is then a difference
+    aside:       folder -> why images in it or below are left out on purpose
     """
 
     dataset: str
@@ -104,6 +107,9 @@ class Listing:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     label_files: tuple[LabelFileNote, ...] = ()
+    watched: tuple[Path, ...] = ()
+    by_folder: bool = False
+    aside: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Hold the columns to their lengths, so that a reader's slip is found before hours of decoding."""

@@ -7,8 +7,10 @@ same eight classes number them differently, and a re-ordered folder is the commo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 from ferbench.bench.data.faceset import DataError
+from ferbench.bench.data.reading.cells import folded
 
 EMOTIONS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
 
@@ -37,6 +39,7 @@ RAFDB_COMPOUND = dict(
     )
 )  # fmt: skip
 AFFECTNET = dict(enumerate(EMOTIONS))
+FERPLUS = dict(enumerate(("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")))
 AFFECTNET_OTHERS = {8: "none", 9: "uncertain", 10: "no-face"}
 FER2013 = dict(enumerate(("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")))
 CKPLUS = dict(enumerate(("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")))
@@ -45,7 +48,13 @@ CKEXTENDED = FER2013 | {7: "contempt"}
 
 def canonical(word: str) -> str | None:
     """The canonical name of an emotion written in any of the usual ways, None for any other word."""
-    return _CANONICAL.get(word.strip().casefold())
+    return _CANONICAL.get(folded(word))
+
+
+def close_emotion(word: str) -> str | None:
+    """The emotion that a word may be a slip of (suprise, Angray); None for one rightly spelt, and for other words."""
+    close = get_close_matches(folded(word), _CANONICAL, 1, 0.75) if canonical(word) is None else []
+    return _CANONICAL[close[0]] if close else None
 
 
 def emotion(word: str, where: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ferbench.bench.data.faceset import DataError
+from ferbench.bench.data.reading.cells import plain
 from ferbench.bench.data.reading.report import LabelFileNote
 
 LONGEST_LINE = 100_000  # characters; AffectNet's rows with 68 landmarks are near 2,000
@@ -41,9 +42,15 @@ def lines(text: str, where: str) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def csv_rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(text: str, where: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Line number and cells, without surrounding blanks, of each row that is not blank."""
-    yield from _csv_rows(io.StringIO(text, newline=""), where)
+    yield from _csv_rows(io.StringIO(text, newline=""), where, delimiter)
+
+
+def separator(text: str) -> str:
+    """What parts the cells of a table: a comma, or what its first line has instead (a semicolon, a tab)."""
+    first = text.lstrip().partition("\n")[0]
+    return next((mark for mark in (",", ";", "\t") if mark in first), ",")
 
 
 def csv_file(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -52,8 +59,8 @@ def csv_file(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield from _csv_rows(file, str(path))
 
 
-def _csv_rows(file: TextIO, where: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(file, strict=True)
+def _csv_rows(file: TextIO, where: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
@@ -76,7 +83,7 @@ def columns_of(header: Sequence[str], wanted: Iterable[str], where: str) -> list
 
 def whole(cell: str, where: str, line: int, allowed: range, what: str) -> int:
     """A whole number among `allowed`, written in plain digits (a minus sign, and .0 as some tools write it, pass)."""
-    text = cell.strip().removesuffix(".0")
+    text = plain(cell)
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 18) or int(text) not in allowed:
         raise DataError(f"{where} line {line}: {what} {cell[:40]!r} is not a whole number in {_span(allowed)}")

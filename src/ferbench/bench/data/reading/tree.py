@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from unicodedata import category
 
 from ferbench.bench.data.faceset import DataError
+from ferbench.bench.data.reading.cells import folded
 from ferbench.bench.data.reading.names import canonical
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"))
 ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".parquet"))
 LONGEST_PATH = 1000
 _CODE = re.compile(r"\d{1,4}", re.ASCII)
@@ -92,15 +94,45 @@ def class_folders(
 
 
 def clean_path(text: str, where: str) -> str:
-    """A path written in a label file: relative, inside the root, "/" between folders; DataError for any other."""
+    """A path written in a label file, or found on the disk: relative, inside the root, "/" between folders, without
+    "./" and "//". DataError for one that leads out of the root, or could not be printed or written down again."""
     path = text.strip().replace("\\", "/")
-    steps = path.split("/")
-    if (
-        not path or len(path) > LONGEST_PATH or path.startswith("/") or re.match(r"[A-Za-z]:", path)
-        or any(step in ("", ".", "..") for step in steps) or not path.isprintable()
-    ):  # fmt: skip
+    steps = [step for step in path.split("/") if step not in ("", ".")]
+    if not steps or len(path) > LONGEST_PATH or path.startswith("/") or re.match(r"[A-Za-z]:", path) or ".." in steps:
         raise DataError(f"{where}: {text[:60]!r} is not a path inside the data set's folder")
-    return path
+    if any(category(letter) == "Cs" for letter in path):
+        raise DataError(f"{where}: {text[:60]!r} is not a name in UTF-8: rename the file, by convmv for one")
+    if any(category(letter) in ("Cc", "Zl", "Zp") for letter in path):
+        raise DataError(f"{where}: {text[:60]!r} is not a path inside the data set's folder: it has control characters")
+    return "/".join(steps)
+
+
+class Spelling:
+    """Where files are that a list spells otherwise: in another letter case or another of Unicode's forms."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folders: dict[str, dict[str, list[str]]] = {}  # folder -> folded name -> names
+
+    def find(self, path: str) -> str | None:
+        """The only path that `path` may mean, None where there is none or several."""
+        found = ""
+        for step in path.split("/"):
+            names = self._names(found)
+            there = [step] if step in names.get(folded(step), ()) else names.get(folded(step), [])
+            if len(there) != 1:
+                return None
+            found = f"{found}/{there[0]}" if found else there[0]
+        return found
+
+    def _names(self, folder: str) -> dict[str, list[str]]:
+        if folder not in self._folders:
+            names: dict[str, list[str]] = {}
+            with suppress(OSError), os.scandir(self._root / folder) as entries:
+                for entry in entries:
+                    names.setdefault(folded(entry.name), []).append(entry.name)
+            self._folders[folder] = names
+        return self._folders[folder]
 
 
 def archives_in(folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ferbench.bench.data.faceset import PARTS, DataError
+from ferbench.bench.data.reading.cells import REPEATED, once
 from ferbench.bench.data.reading.listing import Column, Expected, Labelling, ListedSet, Listing, Options
 from ferbench.bench.data.reading.textfile import note, text_of
 from ferbench.bench.data.reading.tree import first_folder, nothing_found
@@ -45,7 +46,7 @@ def scan_adience(root: Path, options: Options) -> Listing:
             lost = ", ".join(path.name for path in paths if path not in there)
             raise DataError(f"{base} has {there[0].name} but not {lost}: get all five")
         if there:
-            return _listing(base, paths, str(options["images"]), bool(options["frontal"]))
+            return _listing(base, paths, str(options["images"]), bool(options["frontal"]), options.get("repeated"))
     raise nothing_found(root, "Adience", f"{name.format(0)} to {name.format(4)}, and aligned/ or faces/", ACCESS)
 
 
@@ -59,18 +60,17 @@ def _bases(root: Path) -> list[Path]:
     return bases
 
 
-def _listing(base: Path, paths: list[Path], wanted: str, frontal: bool) -> Listing:
+def _listing(base: Path, paths: list[Path], wanted: str, frontal: bool, repeated: object) -> Listing:
     kinds = [kind for kind in PREFIX if wanted in ("auto", kind) and (base / kind).is_dir()]
     if not kinds:
         folders = " or ".join(f"{kind}/" for kind in PREFIX if wanted in ("auto", kind))
         raise DataError(f"{base} has fold files but no {folders}; unpack the images beside them")
     folds = [parse_fold(text_of(path), str(path)) for path in paths]
-    faces: dict[str, tuple[Face, int]] = {}
-    twice = 0
-    for fold, rows in enumerate(folds):
-        for face in rows:
-            twice += f"{face.user}/{face.name}" in faces
-            faces.setdefault(f"{face.user}/{face.name}", (face, fold))
+    flat = [(face, fold) for fold, rows in enumerate(folds) for face in rows]
+    names = [f"{face.user}/{face.name}" for face, _ in flat]
+    said = [(face.age, face.gender) for face, _ in flat]
+    kept = once(names, said, repeated, "the fold files")
+    faces = {names[row]: flat[row] for row in kept.rows}
     ids = sorted(faces)
     groups = list(AGE_GROUPS)
     users = {user: number for number, user in enumerate(sorted({face.user for face, _ in faces.values()}))}
@@ -93,8 +93,9 @@ def _listing(base: Path, paths: list[Path], wanted: str, frontal: bool) -> Listi
         columns=columns,
         expected=() if frontal else (_expected(),),
         differences=(*differences, *_shared_users(folds)),
-        warnings=tuple(warnings),
-        notes=(f"{twice:,} images are in the fold files twice, the first row counts",) if twice else (),
+        warnings=(*warnings, *kept.warnings),
+        notes=kept.notes,
+        aside={other: "see option images" for other in PREFIX if other != kinds[0]},
         label_files=tuple(map(note, paths)),
     )
 
@@ -159,6 +160,7 @@ ADIENCE_SET = ListedSet(
     scan_options={
         "images": Option("auto", "faces aligned by landmarks, or only turned upright", ("auto", "aligned", "faces")),
         "frontal": Option(False, "the fold files of nearly frontal faces"),
+        "repeated": REPEATED,
     },
     open_options={
         "task": Option("gender", "what the classes are", ("gender", "age")),

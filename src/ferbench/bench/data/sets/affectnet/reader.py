@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ferbench.bench.data.faceset import PARTS, DataError
+from ferbench.bench.data.reading.cells import REPEATED, folded
 from ferbench.bench.data.reading.listing import Column, Labelling, ListedSet, Listing, Options
-from ferbench.bench.data.reading.names import AFFECTNET, EMOTIONS
+from ferbench.bench.data.reading.names import AFFECTNET, AFFECTNET_OTHERS, EMOTIONS
+from ferbench.bench.data.reading.parts import part_folders
 from ferbench.bench.data.reading.textfile import csv_file
 from ferbench.bench.data.reading.tree import class_folders, first_folder, image_names, nothing_found, subfolders
 from ferbench.bench.data.sets.affectnet.csv import read_csv_release
@@ -25,9 +27,7 @@ from ferbench.validation import Option
 
 TREES = ("AffectNet", "AffectNet-8", "split")
 SEVEN = EMOTIONS[:7]
-_PART_FOLDERS: Mapping[str, tuple[str, ...]] = {
-    "train": ("train", "train_class"), "valid": ("val", "valid", "validation", "val_class"), "test": ("test",),
-}  # fmt: skip
+_PARTS_TOO = {"train_class": "train", "val_class": "valid"}
 
 
 def scan_affectnet(root: Path, options: Options) -> Listing:
@@ -42,7 +42,7 @@ def scan_affectnet(root: Path, options: Options) -> Listing:
             _folders(base),
         ):
             if rows is not None:
-                return to_listing(rows)
+                return to_listing(rows, options.get("repeated"))
     raise nothing_found(
         root, "AffectNet", "Manually_Annotated_file_lists/training.csv, train_set/annotations/*_exp.npy, "
         "or class folders in train/ and val/", access(),
@@ -70,21 +70,19 @@ def _refuse_repacks(base: Path) -> None:
 
 def _folders(base: Path) -> Rows | None:
     """train/<class>/ and val/<class>/, class folders as codes 0 to 7 or as words."""
-    rows = Rows(base, "")
+    rows = Rows(base, "", by_folder=True)
     kinds = set()
     order = {name: code for code, name in AFFECTNET.items()}
-    for part, names in _PART_FOLDERS.items():
-        folder = first_folder(base, names)
-        classes = class_folders(folder, AFFECTNET) if folder is not None else None
-        if folder is None or classes is None:
+    for part, folder in part_folders(base, _PARTS_TOO).items():
+        classes = class_folders(folder, AFFECTNET)
+        if classes is None:
             continue
         kinds.add(classes[0])
         for name, directory in classes[1].items():
             for file in image_names(folder / directory):
                 rows.add(f"{folder.name}/{directory}/{file}", PARTS.index(part), order[name])
-        strangers = sorted(set(subfolders(folder)) - set(classes[1].values()))
-        if strangers:
-            rows.notes.append(f"{folder.name}/: folders that are no class are left out: {', '.join(strangers)[:100]}")
+        no_class = (name for name in subfolders(folder) if folded(name) in AFFECTNET_OTHERS.values())
+        rows.aside |= {f"{folder.name}/{name}": "none, uncertain or no face" for name in no_class}
     if not rows.paths:
         return None
     rows.layout = f"class folders ({' and '.join(sorted(kinds))}), a re-pack"
@@ -112,7 +110,8 @@ def _reader(classes: int) -> ListedSet:
         scan=scan_affectnet,
         access=access(),
         scan_options={
-            "landmarks": Option(False, "read the landmarks of the npy release too (a file each): for crop=align")
+            "landmarks": Option(False, "read the landmarks of the npy release too (a file each): for crop=align"),
+            "repeated": REPEATED,
         },
         relabel=_seven if classes == 7 else _eight,
         defaults={"channels": "rgb", "test_parts": "valid"},

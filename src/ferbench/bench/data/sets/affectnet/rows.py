@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import PARTS
+from ferbench.bench.data.reading.cells import once
 from ferbench.bench.data.reading.listing import Expected, Listing
 from ferbench.bench.data.reading.names import AFFECTNET, EMOTIONS
 from ferbench.bench.data.reading.report import LabelFileNote
@@ -43,6 +44,7 @@ class Rows:
     """Images found so far: path, part and code each; boxes and five landmarks where the layout has them.
 
     others: rows of codes that are no expression (8 none, 9 uncertain, 10 no face), left out
+    by_folder, aside: as in Listing
     """
 
     root: Path
@@ -56,6 +58,8 @@ class Rows:
     others: int = 0
     notes: list[str] = field(default_factory=list)
     label_files: list[LabelFileNote] = field(default_factory=list)
+    by_folder: bool = False
+    aside: dict[str, str] = field(default_factory=dict)
 
     def add(self, path: str, part: int, code: int) -> None:
         self.paths.append(path)
@@ -63,19 +67,18 @@ class Rows:
         self.codes.append(code)
 
 
-def to_listing(rows: Rows) -> Listing:
-    """The listing, sorted by part and path; a path that comes twice counts once, with its first row."""
+def to_listing(rows: Rows, repeated: object = None) -> Listing:
+    """The listing, sorted by part and path; a path that comes twice once, if its rows agree or as `repeated` says."""
     paths = np.array(rows.paths, dtype=np.str_)
     parts, codes = np.array(rows.parts, dtype=np.int8), np.array(rows.codes, dtype=np.int64)
-    _, first = np.unique(paths, return_index=True)
-    order = first[np.argsort(parts[first], kind="stable")]
-    notes = list(rows.notes)
+    kept = once(rows.paths, list(zip(rows.parts, rows.codes, strict=True)), repeated, "the lists")
+    order = np.array(kept.rows, np.int64)
+    order = order[np.lexsort((paths[order], parts[order]))]
+    notes = [*rows.notes, *kept.notes]
     if rows.others:
         notes.append(
             f"{rows.others:,} rows without one of the eight expressions (none, uncertain, no face) are left out"
         )
-    if len(first) < len(paths):
-        notes.append(f"{len(paths) - len(first):,} rows repeat an image that an earlier row names, and are left out")
     classes = tuple(AFFECTNET.values())
     contempt = classes.index("contempt")
     if not (codes == contempt).any():
@@ -95,7 +98,10 @@ def to_listing(rows: Rows) -> Listing:
         uncropped=rows.uncropped,
         expected=(Expected({name: COUNTS[name] for name in classes}, True, "the authors' release", KNOWN),),
         differences=_incomplete(train, len(classes)),
+        warnings=kept.warnings,
         notes=tuple(notes),
+        by_folder=rows.by_folder,
+        aside=rows.aside,
         label_files=tuple(rows.label_files),
     )
 

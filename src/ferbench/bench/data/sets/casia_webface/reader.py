@@ -49,7 +49,8 @@ def _folders(base: Path, people: list[str]) -> Listing:
         names = image_names(base / person)
         ids += [f"{person}/{name}" for name in names]
         subjects += [int(person)] * len(names)
-    return _unlabelled(base, "folders of people", np.array(ids, np.str_), np.array(subjects, np.int64), FOLDER_FORM)
+    listing = _unlabelled(base, "folders of people", np.array(ids, np.str_), np.array(subjects, np.int64), FOLDER_FORM)
+    return replace(listing, by_folder=True)
 
 
 def _records(base: Path) -> Listing:

@@ -95,6 +95,8 @@ def _listing(base: Path, images: Path, emotions: Path, options: Options) -> List
         expected=(_expected(str(options["neutral_from"]), part),),
         differences=tuple(differences),
         warnings=_totals(images),
+        aside={images.relative_to(base).as_posix(): "of the sequences only first and last frames are taken"},
+        watched=tuple(path for path in sorted(emotions.rglob("*_emotion.txt")) if path.is_file()),
         notes=("the 636-image protocol is inferred from its total: the papers do not state it",),
     )
 

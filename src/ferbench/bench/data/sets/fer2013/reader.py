@@ -6,7 +6,6 @@ validation part and PrivateTest the test part; re-packs in class folders have bo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from ferbench.bench.data.faceset import PARTS, DataError
 from ferbench.bench.data.reading.listing import Expected, ListedSet, Listing, Options
 from ferbench.bench.data.reading.names import FER2013
+from ferbench.bench.data.reading.parts import part_folders
 from ferbench.bench.data.reading.tree import class_folders, first_folder, image_names, nothing_found
 from ferbench.bench.data.sets.fer2013.pixels import read_images
 
@@ -21,7 +21,6 @@ NAME = "fer2013"
 ACCESS = "FER2013 is the data of the 2013 contest on Kaggle, whose rules you accept there"
 CLASSES = tuple(FER2013.values())
 TABLES = ("fer2013.csv", "icml_face_data.csv")
-PART_FOLDERS: Mapping[str, tuple[str, ...]] = {"train": ("train",), "valid": ("validation", "valid"), "test": ("test",)}
 # Counted: training. As quoted by others: the two test parts, apart and together.
 TRAIN = (3995, 436, 4097, 7215, 4830, 3171, 4965)
 PUBLIC = (467, 56, 496, 895, 653, 415, 607)
@@ -72,21 +71,20 @@ def _table(path: Path) -> Listing:
 
 def _folders(base: Path) -> Listing | None:
     """train/<class>/ and test/<class>/, with or without validation/<class>/."""
-    found = {part: first_folder(base, names) for part, names in PART_FOLDERS.items()}
-    if found["train"] is None or found["test"] is None:
+    found = part_folders(base)
+    if "train" not in found or "test" not in found:
         return None
     rows: list[tuple[int, int, str]] = []
     for part, folder in found.items():
-        classes = class_folders(folder, FER2013) if folder is not None else None
+        classes = class_folders(folder, FER2013)
         for name, directory in classes[1].items() if classes is not None else ():
-            assert folder is not None
             if name not in CLASSES:
                 raise DataError(f"{folder}: a folder for {name}, which is no class of FER2013")
             files = image_names(folder / directory)
             rows += [(PARTS.index(part), CLASSES.index(name), f"{folder.name}/{directory}/{file}") for file in files]
     if not rows:
         return None
-    merged = found["valid"] is None
+    merged = "valid" not in found
     test = [public + private for public, private in zip(PUBLIC, PRIVATE, strict=True)] if merged else PRIVATE
     train = {name: (count, None, None) for name, count in zip(CLASSES, TRAIN, strict=True)}
     others = {name: (None, None, count) for name, count in zip(CLASSES, test, strict=True)}
@@ -100,6 +98,7 @@ def _folders(base: Path) -> Listing | None:
         classes=CLASSES,
         expected=(Expected(train, True, "the contest"), Expected(others, False, "a list by others")),
         notes=("PublicTest and PrivateTest are one test part in this re-pack",) if merged else (),
+        by_folder=True,
     )
 
 

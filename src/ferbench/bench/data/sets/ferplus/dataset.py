@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ferbench.bench.data.faceset import DataError, FaceSet
-from ferbench.bench.data.preparing.cache import recall
+from ferbench.bench.data.preparing.cache import load_prepared, recall
+from ferbench.bench.data.preparing.watch import hold_unchanged
 from ferbench.bench.data.reading.reader import Reader, Request, arguments
 from ferbench.bench.data.reading.report import PreparedReport
 from ferbench.bench.data.sets.ferplus.prepare import prepare_ferplus, prepared_folder
@@ -30,12 +33,24 @@ def _open(request: Request) -> FaceSet:
         folder = recall(NAME, request.cache)
         if folder is None:
             raise DataError("ferplus is not prepared: run `ferbench prepare ferplus --root PATH`")
+        hold_unchanged(load_prepared(folder, NAME).meta, NAME)
     else:
         folder = prepared_folder(find_source(request.root), request.cache)
         if not folder.is_dir():
+            _hold_unchanged_since(request.root, recall(NAME, request.cache))
             prepare_ferplus(request.root, request.cache, progress=request.progress)
     chosen = arguments(NAME, OPTIONS, request)
     return open_ferplus(folder, **chosen, progress=request.progress)
+
+
+def _hold_unchanged_since(root: Path, last: Path | None) -> None:
+    """DataError where the copy prepared last was made from files at `root` that are others now."""
+    try:
+        meta = load_prepared(last, NAME).meta if last is not None else {}
+    except DataError:
+        return
+    if meta.get("root") == str(root.absolute()):
+        hold_unchanged(meta, NAME)
 
 
 FERPLUS = Reader(

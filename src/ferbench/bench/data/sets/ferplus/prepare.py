@@ -19,6 +19,8 @@ from ferbench.bench.data.preparing.fingerprint import image_digests, same_pixels
 from ferbench.bench.data.preparing.intact import remove_changed
 from ferbench.bench.data.preparing.near import near_copies, thumbnails
 from ferbench.bench.data.preparing.resized import resized
+from ferbench.bench.data.preparing.watch import watch_list
+from ferbench.bench.data.reading.account import account, look
 from ferbench.bench.data.reading.pixel_table import SIDE
 from ferbench.bench.data.reading.reader import Progress
 from ferbench.bench.data.reading.report import LabelFileNote, PreparedReport
@@ -103,12 +105,17 @@ def _decode(source: Source, folder: Path, partial: bool, threads: int, progress:
         else:
             decode_csv(source.pixels, tables["new_csv"][0], keys, draft.images, progress)
         draft.index = index | _copies(draft.images)
+        tree = look(source.root)
+        folders = [_relative(folder, source.root) for folder in source.folders if folder is not None]
+        labels = [file.path for file in source.label_files] + ([source.pixels] if source.pixels else [])
+        _, left_out = account(tree, _used(source), {}, by_folder=False)
         draft.meta = {
             "root": str(source.root.absolute()),
+            "watched": watch_list(source.root, labels, tree, folders, every=False),
             "source_sha256": source.hash,
             "layout": source.layout,
             "differences": differences,
-            "notices": notices + _name_notices(tables),
+            "notices": notices + _name_notices(tables) + left_out,
             "placeholder": _placeholder(keys, draft.images),
             "seconds": time.perf_counter() - started,
         }
@@ -121,6 +128,21 @@ def _copies(images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     same = same_pixels(digests, readable)
     thumbs = np.concatenate([thumbnails(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)])
     return {"digests": digests, "same_pixels": same, "near_copies": near_copies(thumbs, same, readable)}
+
+
+def _relative(path: Path, root: Path) -> str:
+    return "" if path == root else path.relative_to(root).as_posix()
+
+
+def _used(source: Source) -> set[str]:
+    """Paths below the root of all images that lie in the folders of the parts: those no label file names are told of
+    by themselves."""
+    return {
+        f"{_relative(folder, source.root)}/{name}"
+        for folder, files in zip(source.folders, source.files, strict=True)
+        if folder is not None
+        for name in files
+    }
 
 
 def _choose(source: Source, tables: Mapping[str, list[VoteTable]]) -> tuple[list[Key], list[str], list[str]]:

@@ -37,6 +37,7 @@ def scan_faces(root: Path, options: Options) -> Listing:
         labels=np.full(len(ids), -1, np.int64),
         classes=(),
         notes=(f"the first {most:,} images by path",) if most and len(ids) == most else (),
+        aside={"": "only the first are taken"} if most and len(ids) == most else {},
     )
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ferbench.bench.data.faceset import PARTS, DataError
 from ferbench.bench.data.reading.listing import ListedSet, Listing, Options
-from ferbench.bench.data.reading.tree import first_folder, nothing_found, subfolders, walk_images
+from ferbench.bench.data.reading.parts import part_folders
+from ferbench.bench.data.reading.tree import nothing_found, subfolders, walk_images
 from ferbench.bench.data.sets.own.free_classes import CODES_OPTION, Classes, order_classes
 
 NAME = "folder"
 ACCESS = "a data set of your own: one folder per class, named after it"
-PART_FOLDERS: Mapping[str, tuple[str, ...]] = {
-    "train": ("train", "training"), "valid": ("valid", "val", "validation", "dev"), "test": ("test", "testing"),
-}  # fmt: skip
 
 
 def scan_folder(root: Path, options: Options) -> Listing:
@@ -24,15 +21,14 @@ def scan_folder(root: Path, options: Options) -> Listing:
 
     Images may lie deeper in a class folder. Without folders for parts every image is of the training part.
     """
-    parts = {part: first_folder(root, names) for part, names in PART_FOLDERS.items()}
-    split = parts["train"] is not None
-    if not split and any(parts.values()):
-        there = ", ".join(folder.name for folder in parts.values() if folder is not None)
+    parts = part_folders(root)
+    split = "train" in parts
+    if not split and parts:
+        there = ", ".join(folder.name for folder in parts.values())
         raise DataError(f"{root} has {there} but no folder train")
     rows: list[tuple[int, str, str]] = []  # part, class word, path
     for part, folder in (parts if split else {"train": root}).items():
-        for word in subfolders(folder) if folder is not None else ():
-            assert folder is not None
+        for word in subfolders(folder) if folder.is_dir() else ():
             where = (folder / word).relative_to(root).as_posix()
             rows += [(PARTS.index(part), word, f"{where}/{path}") for path in walk_images(folder / word)]
     if not rows:
@@ -49,6 +45,7 @@ def scan_folder(root: Path, options: Options) -> Listing:
         classes=classes.names,
         warnings=classes.warnings,
         notes=_notes({part for part, _, _ in rows}),
+        by_folder=True,
     )
 
 

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import PARTS, DataError
+from ferbench.bench.data.reading.cells import REPEATED
 from ferbench.bench.data.reading.listing import Column, Labelling, ListedSet, Listing, Options
 from ferbench.bench.data.reading.names import RAFDB, RAFDB_COMPOUND
 from ferbench.bench.data.reading.textfile import note
 from ferbench.bench.data.reading.tree import archives_in, first_folder, nothing_found
-from ferbench.bench.data.sets.rafdb.lists import PARTITION, read_boxes, read_landmarks
+from ferbench.bench.data.sets.rafdb.lists import PARTITION, original_name, read_boxes, read_landmarks
 from ferbench.bench.data.sets.rafdb.repacks import read_folders, read_private_lists
-from ferbench.bench.data.sets.rafdb.rows import NAME, NOISE, noisy_columns, rafdb_listing, read_rows
+from ferbench.bench.data.sets.rafdb.rows import NAME, NOISE, rafdb_listing, read_rows, with_noise
 from ferbench.validation import Option
 
 ACCESS = "RAF-DB is given to institutions on request by e-mail, see http://www.whdeng.cn/RAF/model1.html"
@@ -35,14 +36,14 @@ def scan_rafdb(root: Path, options: Options) -> Listing:
     for base in bases:
         for tree in (base, first_folder(base, [labels])):
             if tree is not None and (tree / PARTITION).is_file() and _is_tree_of(tree, labels):
-                return _official(tree, labels, images)
+                return _official(tree, labels, images, options.get("repeated"))
     if labels == "compound":
         raise nothing_found(root, "compound RAF-DB", f"compound/{PARTITION} and compound/Image/aligned", ACCESS)
     if images == "original":
         raise DataError(f"{root}: images=original needs the official tree (basic/Image/original), not a re-pack")
     for read in (read_folders, read_private_lists):
         for base in bases:
-            listing = read(base)
+            listing = read(base, options.get("repeated"))
             if listing is not None:
                 return listing
     raise _refusal(root)
@@ -67,22 +68,24 @@ def _is_tree_of(tree: Path, labels: str) -> bool:
     return (max(row.code for row in read_rows(tree / PARTITION, RAFDB_COMPOUND)) > len(RAFDB)) == (labels == "compound")
 
 
-def _official(tree: Path, labels: str, images: str) -> Listing:
+def _official(tree: Path, labels: str, images: str, repeated: object) -> Listing:
     """The authors' tree: the list names the original files, the split is the prefix of the name."""
     codes, path = CODES[labels], tree / PARTITION
     rows = read_rows(path, codes)
-    parts = [_part(row.name, path) for row in rows]
-    stems = [row.name.removesuffix(".jpg") for row in rows]
-    folder, suffix = ("aligned", "_aligned.jpg") if images == "aligned" else ("original", ".jpg")
+    names = [original_name(row.name) or row.name for row in rows]  # some lists name the aligned images
+    parts = [_part(name, path) for name in names]
+    stems = [name.removesuffix(".jpg") for name in names]
+    folder = "aligned" if images == "aligned" else "original"
     listing = rafdb_listing(
         tree,
         f"official tree, {labels}, {folder} images",
-        [row.name for row in rows],
-        [f"Image/{folder}/{stem}{suffix}" for stem in stems],
+        names,
+        [f"Image/{folder}/{stem}{_suffix(tree / 'Image' / folder, stems[0])}" for stem in stems],
         parts,
         [row.code - 1 for row in rows],
         codes,
         (note(path),),
+        repeated=repeated,
     )
     if images == "original":
         sorted_stems = [str(name).removesuffix(".jpg") for name in listing.ids]
@@ -91,7 +94,16 @@ def _official(tree: Path, labels: str, images: str) -> Listing:
         if boxes is None:
             notes.append("no Annotation/boundingbox: the images have no boxes")
         listing = replace(listing, boxes=boxes, landmarks=landmarks, notes=tuple(notes), uncropped=True)
-    return replace(listing, columns=noisy_columns(tree, listing))
+    other = "Image/original" if images == "aligned" else "Image/aligned"
+    return replace(with_noise(tree, listing), aside={other: f"images={other.rpartition('/')[2]} takes them"})
+
+
+def _suffix(folder: Path, stem: str) -> str:
+    """How image files are called after their original: aligned ones bear _aligned in the authors' tree, not in all."""
+    plain = folder.name == "original" or (
+        (folder / f"{stem}.jpg").is_file() and not (folder / f"{stem}_aligned.jpg").is_file()
+    )
+    return ".jpg" if plain else "_aligned.jpg"
 
 
 def _part(name: str, path: Path) -> int:
@@ -123,6 +135,7 @@ RAFDB_SET = ListedSet(
     scan_options={
         "labels": Option("basic", "basic: seven classes; compound: eleven", ("basic", "compound")),
         "images": Option("aligned", "100 x 100 as aligned by the authors, or as collected", ("aligned", "original")),
+        "repeated": REPEATED,
     },
     open_options={"noise": Option("none", "training labels from one of EAC's noise lists", NOISE)},
     relabel=relabel_rafdb,

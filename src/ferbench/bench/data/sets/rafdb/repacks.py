@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ferbench.bench.data.faceset import PARTS, DataError
 from ferbench.bench.data.reading.listing import Listing
 from ferbench.bench.data.reading.names import RAFDB
+from ferbench.bench.data.reading.parts import part_folders
 from ferbench.bench.data.reading.textfile import note, text_of
-from ferbench.bench.data.reading.tree import class_folders, first_folder, image_names
+from ferbench.bench.data.reading.tree import class_folders, image_names
 from ferbench.bench.data.sets.rafdb.lists import KAGGLE_LISTS, check_against_folders
-from ferbench.bench.data.sets.rafdb.rows import noisy_columns, rafdb_listing, read_rows, stable_ids
+from ferbench.bench.data.sets.rafdb.rows import rafdb_listing, read_rows, stable_ids, with_noise
 
-_PART_FOLDERS: Mapping[str, Sequence[str]] = {"train": ("train",), "test": ("test", "val", "valid", "validation")}
 PLACES = ("", "Image/aligned/", "basic/Image/aligned/", "aligned/", "images/")  # where images of a list may lie
 
 
-def read_folders(base: Path) -> Listing | None:
-    """train/<class>/ and test/<class>/ (or val/), class folders as codes or words."""
-    found = {part: first_folder(base, names) for part, names in _PART_FOLDERS.items()}
-    if found["train"] is None or found["test"] is None:
+def read_folders(base: Path, repeated: object) -> Listing | None:
+    """train/<class>/ and test/<class>/ (or val/ alone, then the test part), class folders as codes or words."""
+    found = part_folders(base)
+    if "test" not in found and "valid" in found:
+        found["test"] = found.pop("valid")
+    if "train" not in found or "test" not in found:
         return None
     paths: list[str] = []
     parts: list[int] = []
@@ -29,8 +31,8 @@ def read_folders(base: Path) -> Listing | None:
     kinds = set()
     order = {name: code - 1 for code, name in RAFDB.items()}
     for part, folder in found.items():
-        classes = class_folders(folder, RAFDB) if folder is not None else None
-        if folder is None or classes is None:
+        classes = class_folders(folder, RAFDB)
+        if classes is None:
             return None
         kinds.add(classes[0])
         for name, directory in classes[1].items():
@@ -45,10 +47,10 @@ def read_folders(base: Path) -> Listing | None:
         lines += check_against_folders(text_of(path), str(path), dict(zip(names, labels, strict=True)))
     layout = f"class folders ({' and '.join(sorted(kinds))}), a re-pack"
     listing = rafdb_listing(base, layout, ids, paths, parts, labels, RAFDB, tuple(map(note, lists)), lines)
-    return replace(listing, columns=noisy_columns(base, listing))
+    return with_noise(base, replace(listing, by_folder=True))
 
 
-def read_private_lists(base: Path) -> Listing | None:
+def read_private_lists(base: Path, repeated: object) -> Listing | None:
     """The lists of the Ada-CM and ReMoP codes, `<file> <0-6>`, and the aligned images somewhere below."""
     files = {part: base / f"RAF_{part}_label2.txt" for part in ("train", "test")}
     if not all(path.is_file() for path in files.values()):
@@ -71,5 +73,5 @@ def read_private_lists(base: Path) -> Listing | None:
     ids, lines = stable_ids(paths, [row.name for _, row in flat], parts)
     return rafdb_listing(
         base, "lists of the Ada-CM code (codes from 0)", ids, paths, parts, [row.code for _, row in flat], RAFDB,
-        tuple(map(note, files.values())), lines,
+        tuple(map(note, files.values())), lines, repeated,
     )  # fmt: skip

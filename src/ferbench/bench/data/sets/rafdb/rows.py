@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ferbench.bench.data.faceset import PARTS, DataError
+from ferbench.bench.data.reading.cells import once
 from ferbench.bench.data.reading.listing import Column, Expected, Listing
 from ferbench.bench.data.reading.names import RAFDB, RAFDB_COMPOUND
 from ferbench.bench.data.reading.report import LabelFileNote
@@ -30,22 +32,28 @@ def read_rows(path: Path, codes: Mapping[int, str], first: int = 1) -> list[Row]
 
 def stable_ids(paths: list[str], names: list[str], parts: list[int]) -> tuple[list[str], list[str]]:
     """Original names where all have one, else the paths; and what does not fit between names and parts."""
+    moved = [
+        original_name(name) or name
+        for name, part in zip(names, parts, strict=True)
+        if name.startswith(tuple(f"{other}_" for other in PARTS if other != PARTS[part]))
+    ]
+    lines = [f"{len(moved):,} images are in another part than their names say, first {moved[0]}"] if moved else []
     originals = [original_name(name) for name in names]
     found = [name for name in originals if name is not None]
-    if len(found) < len(names) or len(set(found)) < len(found):
-        return paths, []
-    moved = [name for name, part in zip(found, parts, strict=True) if not name.startswith(PARTS[part])]
-    return found, [f"{len(moved):,} images are in another part than their names say, first {moved[0]}"] if moved else []
+    return (found if len(found) == len(names) and len(set(found)) == len(found) else paths), lines
 
 
 def rafdb_listing(
     root: Path, layout: str, ids: list[str], paths: list[str], parts: list[int], labels: list[int],
     codes: Mapping[int, str], label_files: tuple[LabelFileNote, ...], differences: Sequence[str] = (),
+    repeated: object = "",
 ) -> Listing:  # fmt: skip
-    """The listing, sorted by part and name, so that every layout has the same order."""
-    order = sorted(range(len(ids)), key=lambda row: (parts[row], ids[row]))
-    totals = tuple(sum(part == PARTS.index(name) for part in parts) for name in ("train", "test"))
-    warnings = []
+    """The listing, sorted by part and name, so that every layout has the same order; an image that is listed twice
+    once, where its rows agree or as `repeated` says."""
+    kept = once(ids, list(zip(labels, parts, strict=True)), repeated, "the list")
+    order = sorted(kept.rows, key=lambda row: (parts[row], ids[row]))
+    totals = tuple(sum(parts[row] == PARTS.index(name) for row in order) for name in ("train", "test"))
+    warnings = list(kept.warnings)
     if codes is RAFDB_COMPOUND and totals != COMPOUND_TOTALS:
         warnings.append(f"{totals[0]:,} train and {totals[1]:,} test images, others quote 3,162 and 792")
     expected = Expected(COUNTS, measured=True, source="the authors' list")
@@ -61,13 +69,15 @@ def rafdb_listing(
         expected=(expected,) if codes is RAFDB else (),
         differences=tuple(differences),
         warnings=tuple(warnings),
+        notes=kept.notes,
         label_files=label_files,
     )
 
 
-def noisy_columns(tree: Path, listing: Listing) -> dict[str, Column]:
-    """The label lists with artificial noise that the EAC code ships, where they lie beside the authors' list."""
+def with_noise(tree: Path, listing: Listing) -> Listing:
+    """The listing with the label lists of artificial noise that the EAC code ships, where they lie beside the list."""
     columns: dict[str, Column] = {}
+    files: list[Path] = []
     for name in NOISE[1:]:
         for path in (tree / "EmoLabel" / f"{name}.txt", tree / f"{name}.txt"):
             if path.is_file() and name not in columns:
@@ -76,4 +86,5 @@ def noisy_columns(tree: Path, listing: Listing) -> dict[str, Column]:
                 if lost:
                     raise DataError(f"{path}: {len(lost):,} images have no label in it, first {str(lost[0])!r}")
                 columns[name] = np.array([codes[str(image)] for image in listing.ids], dtype=np.int64)
-    return columns
+                files.append(path)
+    return replace(listing, columns=columns, watched=tuple(files))

@@ -110,9 +110,24 @@ def _listing(base: Path, folders: Mapping[str, Path], release: str, wanted: str)
         labels=np.array([row[3] for row in rows], np.int64),
         classes=CLASSES,
         uncropped=kind == "frames",
+        by_folder=True,
+        aside=_aside(base, set(folders.values())),
         expected=(Expected(counts, measured=False, source="a list by others"),),
         notes=notes,
     )
+
+
+def _aside(base: Path, used: set[Path]) -> dict[str, str]:
+    """Folders of the other release, and those of the test part, whose labels are not public."""
+    known = {name.casefold() for names in FOLDERS.values() for part in names.values() for name in part}
+    aside = {}
+    for name in subfolders(base):
+        folder = base / name
+        if name.casefold().startswith("test"):
+            aside[name] = "the test labels are not public"
+        elif name.casefold() in known and not any(folder == taken or folder in taken.parents for taken in used):
+            aside[name] = "the other release; see option release"
+    return aside
 
 
 def _kind(first: Path, release: str, wanted: str) -> tuple[str, tuple[str, ...]]:
