@@ -8,13 +8,14 @@ from ferbench.kernels.ambiguous.op import ambiguous_loss
 from ferbench.kernels.augment.op import augment
 from ferbench.kernels.center_etf.op import center_etf_loss
 from ferbench.kernels.dispatch import Impl
-from ferbench.kernels.ema.op import ema_update
+from ferbench.kernels.ema.op import MovingAverage, ema_update
 from ferbench.kernels.gate.op import mix_experts, topk_gate
 from ferbench.kernels.info_nce.op import info_nce
 from ferbench.kernels.pseudo_label.op import pseudo_label
 
 __all__ = [
     "Impl",
+    "MovingAverage",
     "ambiguous_loss",
     "augment",
     "center_etf_loss",
