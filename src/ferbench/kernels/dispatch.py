@@ -257,6 +257,12 @@ def _first_launch(kernel: Any, args: tuple[Any, ...], plan: Plan) -> Callable[[t
     return short_way
 
 
+def scaled_rows(grad: Tensor, incoming: Tensor) -> Tensor:
+    """A gradient kept from forward [B, K] times the incoming one of each row [B], in the type of the former."""
+    scaled = grad * incoming.unsqueeze(1)
+    return scaled if scaled.dtype == grad.dtype else scaled.to(grad.dtype)
+
+
 def ceil_div(count: int, block: int) -> int:
     """`count` / `block` rounded up; Triton's own is a hundred times as slow on the host."""
     return -(-count // block)

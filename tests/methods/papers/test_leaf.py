@@ -25,7 +25,8 @@ from ferbench.methods import (
 from ferbench.methods.blocks.experts import Experts
 from ferbench.methods.general.fixmatch import FixMatch
 from ferbench.methods.papers.adacm import AdaCM
-from ferbench.methods.papers.leaf import LEAF, concave_weight
+from ferbench.kernels.ambiguous.reference import concave_weight
+from ferbench.methods.papers.leaf import LEAF
 
 Array = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ferbench.kernels.dispatch import accumulate_dtype, launch, target, triton_type
+from ferbench.kernels.dispatch import Plan, accumulate_dtype, ceil_div, launch, layout, target, triton_type
 from ferbench.kernels.info_nce.tiles import large_tiles, mask_numbers, product
 from ferbench.kernels.info_nce.unit import normalise
 
@@ -95,10 +95,10 @@ def _lse_kernel(
     p_mask,  # [N] uint8 (float64 beside float64), read only with HAS_MASK
     p_lse,  # [2, N] log2 of the denominator
     p_terms,  # [1 or 2, N] loss of each anchor, 0 where left out
+    scale: tl.float64,  # log2(e) / temperature
     N,
     views,  # 2; known to the compiler, it would unroll the loops over views and spill
     mask_step,
-    scale: tl.float64,  # log2(e) / temperature
     HAS_MASK: tl.constexpr,
     STATIC: tl.constexpr,
     ACC: tl.constexpr,
@@ -163,11 +163,11 @@ def _grad_kernel(
     p_mask,  # [N] uint8 (float64 beside float64), read only with HAS_MASK
     p_factor,  # [] incoming gradient / (anchors * temperature)
     p_grad,  # [2, N, D], contiguous
+    scale: tl.float64,  # log2(e) / temperature
     N,
     D,
     views,  # 2; known to the compiler, it would unroll the loops over views and spill
     mask_step,
-    scale: tl.float64,  # log2(e) / temperature
     SYMMETRIC: tl.constexpr,
     HAS_MASK: tl.constexpr,
     STATIC: tl.constexpr,
@@ -263,12 +263,14 @@ def large_forward(
     unit, inverse = normalise(a, b, mask)
     lse = torch.full((2, samples), torch.inf, dtype=dtype, device=a.device)
     terms = torch.empty((views, samples), dtype=dtype, device=a.device)
-    options = tile_options(unit, temperature, backward=False)
     kept = mask_numbers(mask, unit)
-    launch(
-        _lse_kernel, (triton.cdiv(samples, options["OWN"]), views), unit, kept, lse, terms, samples, 2, kept.stride(0),
-        math.log2(math.e) / temperature, HAS_MASK=mask is not None, **options,
-    )  # fmt: skip
+
+    def plan() -> Plan:
+        options = tile_options(unit, temperature, backward=False) | {"HAS_MASK": mask is not None}
+        return Plan((ceil_div(samples, options["OWN"]), views), (samples, 2, kept.stride(0)), options)
+
+    key = layout(unit), layout(mask), symmetric, temperature >= STATIC_BOUND
+    launch(_lse_kernel, key, (unit, kept, lse, terms, math.log2(math.e) / temperature), plan)
     count = torch.full((), samples, dtype=dtype, device=a.device) if mask is None else mask.sum(dtype=dtype)
     share = torch.where(count >= 2, 1.0 / (views * count.clamp(min=1)), 0.0)
     return terms.sum() * share, unit, inverse, lse, share
@@ -280,12 +282,19 @@ def large_backward(
 ) -> Tensor:  # fmt: skip
     """Gradient [2, N, D] of both views in `dtype` from that of the loss []."""
     samples, padded = unit.shape[1:]
-    options = tile_options(unit, temperature, backward=True)
     out = torch.empty((2, samples, features), dtype=dtype, device=unit.device)
     kept = mask_numbers(mask, unit)
-    grid = (triton.cdiv(samples, options["OWN"]), 2, padded // options["BLOCK"])
+
+    def plan() -> Plan:
+        options = tile_options(unit, temperature, backward=True)
+        options |= {"HAS_MASK": mask is not None, "SYMMETRIC": symmetric}
+        grid = ceil_div(samples, options["OWN"]), 2, padded // options["BLOCK"]
+        return Plan(grid, (samples, features, 2, kept.stride(0)), options)
+
     launch(
-        _grad_kernel, grid, unit, inverse, lse, kept, grad * share / temperature, out, samples, features, 2,
-        kept.stride(0), math.log2(math.e) / temperature, SYMMETRIC=symmetric, HAS_MASK=mask is not None, **options,
-    )  # fmt: skip
+        _grad_kernel,
+        (layout(unit), layout(mask), features, dtype, symmetric, temperature >= STATIC_BOUND),
+        (unit, inverse, lse, kept, grad * share / temperature, out, math.log2(math.e) / temperature),
+        plan,
+    )
     return out

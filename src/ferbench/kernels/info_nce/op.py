@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from ferbench.kernels.dispatch import Impl, accumulate_dtype, has_shape, opaque_op, use_triton
 from ferbench.kernels.info_nce import reference
-from ferbench.kernels.info_nce.tiles import operand_dtype, padded_features
+from ferbench.kernels.info_nce.tiles import MAX_FEATURES, operand_dtype, padded_features
 
 SMALL_BATCH = 128  # rows per view up to which loss and gradient come from one launch
 
@@ -57,7 +57,8 @@ def info_nce(
         has_shape(op, "mask", mask, (a.shape[0],))
         if mask.dtype != torch.bool:
             raise ValueError(f"{op}: mask must be bool, not {mask.dtype}")
-    if not use_triton(op, impl, [a, b] if mask is None else [a, b, mask]):
+    unfit = f"at most {MAX_FEATURES} features in Triton, got {a.shape[1]}" if a.shape[1] > MAX_FEATURES else None
+    if not use_triton(op, impl, [a, b] if mask is None else [a, b, mask], unfit):
         return reference.info_nce(a, b, mask=mask, temperature=temperature, symmetric=symmetric)
     wants_grad = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
     if a.shape[0] > SMALL_BATCH:
