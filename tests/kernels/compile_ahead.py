@@ -45,7 +45,7 @@ TARGETS = {
 }
 TIGHT = ("sm86", "sm89", "sm120")
 """Targets with 99 KiB of shared memory a block, compiled for only where that may be too little."""
-SHARED_BY = ("info_nce", "center_etf")
+SHARED_BY = ("contrast", "center_etf")
 """Ops that hold tiles in shared memory."""
 BUDGET = Path(__file__).with_name("budget.csv")
 POINTERS = {torch.int64: "i64", torch.int32: "i32", torch.uint8: "u8", torch.bool: "i1"}
@@ -116,7 +116,9 @@ def widest_load(compiled: Any, hip: bool) -> int:
     if hip:
         words = re.findall(r"(?:global|buffer)_load_(dword(?:x\d)?|b\d+|[us]?byte|[us]?short)", compiled.asm["amdgcn"])
         sizes = {"dword": 32, "dwordx2": 64, "dwordx3": 96, "dwordx4": 128}
-        return max((sizes.get(w, int(w[1:]) if w[1:].isdigit() else 8 if "byte" in w else 16) for w in words), default=0)
+        return max(
+            (sizes.get(w, int(w[1:]) if w[1:].isdigit() else 8 if "byte" in w else 16) for w in words), default=0
+        )
     ptx = compiled.asm["ptx"]
     widths = [int(n or 1) * int(bits) for n, bits in re.findall(r"ld\.global(?:\.\w+)*?(?:\.v(\d))?\.[a-z](\d+)", ptx)]
     copies = [8 * int(size, 0) for size in re.findall(r"cp\.async\.\w+\.shared\.global[^;]*?\], (0x\w+|\d+)", ptx)]

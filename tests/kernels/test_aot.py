@@ -23,7 +23,7 @@ import ferbench.kernels
 HERE = Path(__file__).parent
 TARGETS = ("sm80", "sm90", "sm100", "gfx942")
 TIGHT = ("sm86", "sm89", "sm120")
-SHARED_BY = ("info_nce", "center_etf")
+SHARED_BY = ("contrast", "center_etf")
 """Ops that hold tiles in shared memory: they are compiled for the targets that have little of it, too."""
 SHARED_LIMIT = {"sm80": 163 * 1024, "sm90": 227 * 1024, "sm100": 227 * 1024, "gfx942": 64 * 1024}
 SHARED_LIMIT |= dict.fromkeys(TIGHT, 99 * 1024)

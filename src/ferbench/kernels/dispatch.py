@@ -204,12 +204,12 @@ _kept: dict[tuple[Any, ...], Callable[[tuple[Any, ...]], None]] = {}
 
 
 def launch(kernel: Any, key: tuple[Any, ...], args: tuple[Any, ...], plan: Callable[[], Plan]) -> None:
-    """Launch a Triton kernel on the device of its first argument; a grid with a zero is no launch. All launches go here.
+    """Launch a Triton kernel on the device of its first argument; a grid with a zero is no launch.
 
-    `args` are the kernel's first arguments, those that change from call to call: tensors, and numbers that the kernel
-    is not specialised on. `key` decides the rest, `plan`, and how Triton specialises the kernel: it holds the `layout`
-    of every tensor that a caller chose, and all the options. What a key once led to is kept, so that a later call
-    neither plans nor binds. Launch hooks of Triton's own profiler see the first launch only.
+    All launches go here. `args` are the kernel's first arguments, those that change from call to call: tensors, and
+    numbers that the kernel is not specialised on. `key` decides the rest, `plan`, and how Triton specialises the
+    kernel: it holds the `layout` of every tensor that a caller chose, and all the options. What a key once led to is
+    kept, so that a later call neither plans nor binds. Launch hooks of Triton's own profiler see the first launch only.
     """
     if _recording is not None:
         made = plan()
@@ -257,6 +257,16 @@ def _first_launch(kernel: Any, args: tuple[Any, ...], plan: Plan) -> Callable[[t
     return short_way
 
 
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """torch's decorator of a backward that has none of its own, in force only where a second one is asked for."""
+    guarded = torch.autograd.function.once_differentiable(backward)
+
+    def either(ctx: Any, *grads: Any) -> Any:
+        return guarded(ctx, *grads) if torch.is_grad_enabled() else backward(ctx, *grads)
+
+    return either
+
+
 def scaled_rows(grad: Tensor, incoming: Tensor) -> Tensor:
     """A gradient kept from forward [B, K] times the incoming one of each row [B], in the type of the former."""
     scaled = grad * incoming.unsqueeze(1)
@@ -277,7 +287,9 @@ def target(device: torch.device) -> str:
     """The key of a launch table: "sm90" on NVIDIA, "gfx942" on AMD and the like, "cpu" when interpreted."""
     if _recording is not None:
         return _recording[0]
-    return "cpu" if device.type != "cuda" else _gpu(torch.cuda.current_device() if device.index is None else device.index)
+    if device.type != "cuda":
+        return "cpu"
+    return _gpu(torch.cuda.current_device() if device.index is None else device.index)
 
 
 @lru_cache

@@ -6,10 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ferbench.kernels.ambiguous import reference
-from ferbench.kernels.dispatch import Impl, accumulate_dtype, has_shape, one_of, opaque_op, scaled_rows, use_triton
+from ferbench.kernels.dispatch import (
+    Impl,
+    accumulate_dtype,
+    has_shape,
+    once_differentiable,
+    one_of,
+    opaque_op,
+    scaled_rows,
+    use_triton,
+)
 
 MAX_CLASSES = 8192
 
@@ -107,10 +115,10 @@ class _AmbiguousLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, partition: Tensor, *options: Any) -> Tensor:
         loss, grad = _forward_grad(scores, partition, *options)
-        ctx.save_for_backward(grad)
+        ctx.grad = grad  # a buffer of this op's own: nobody else can write to it
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        return scaled_rows(ctx.saved_tensors[0], grad_loss), None, None, None, None, None
+        return scaled_rows(ctx.grad, grad_loss), None, None, None, None, None

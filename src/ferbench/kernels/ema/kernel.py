@@ -29,17 +29,19 @@ def _move(p_average, p_value, m, keep, shrink, TYPE: tl.constexpr, SHRINK: tl.co
     b_new = tl.where(weight < 0.5, b_average + weight * b_step, b_value - keep.to(ACC) * b_step)
     tl.store(p_average, b_new.to(TYPE), mask=m)
     if SHRINK:
-        tl.store(p_value, (b_value * tl.full((), shrink, ACC)).to(TYPE), mask=m)
+        tl.store(p_value, (b_value * shrink).to(TYPE), mask=m)
 
 
 @triton.jit
 def _ema_kernel(
     p_table,  # [N, 3] int64: address of the chunk in its average, in its value, and its number of elements
     p_decay,  # [], read only with TENSOR_DECAY
+    p_shrink,  # [], read only with TENSOR_SHRINK
     decay: tl.float64,
     shrink: tl.float64,
     TYPE: tl.constexpr,
     TENSOR_DECAY: tl.constexpr,
+    TENSOR_SHRINK: tl.constexpr,
     SHRINK: tl.constexpr,
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -57,12 +59,16 @@ def _ema_kernel(
         keep = tl.load(p_decay).to(tl.float64)
     else:
         keep = tl.full((), decay, tl.float64)
+    if TENSOR_SHRINK:
+        less = tl.load(p_shrink).to(ACC)
+    else:
+        less = tl.full((), shrink, ACC)
     o = tl.arange(0, BLOCK)
     # a mask that ends anywhere makes every load one element wide, so that whole chunks have none
     if count == BLOCK:
-        _move(p_average + o, p_value + o, None, keep, shrink, TYPE, SHRINK, ACC)
+        _move(p_average + o, p_value + o, None, keep, less, TYPE, SHRINK, ACC)
     else:
-        _move(p_average + o, p_value + o, o < count, keep, shrink, TYPE, SHRINK, ACC)
+        _move(p_average + o, p_value + o, o < count, keep, less, TYPE, SHRINK, ACC)
 
 
 class Table(NamedTuple):
@@ -73,9 +79,12 @@ class Table(NamedTuple):
     aligned: bool
 
 
-def make_tables(averages: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[list[Table], list[tuple[Tensor, Tensor]]]:
+Pair = tuple[Tensor, Tensor]
+
+
+def make_tables(averages: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[list[Table], list[Pair]]:
     """A table per type, copied to the device, and the pairs that are not laid out densely and alike."""
-    groups: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+    groups: dict[torch.dtype, list[Pair]] = {}
     odd = []
     for average, value in zip(averages, values):  # noqa: B905
         if average.stride() == value.stride() and dense(average):
@@ -85,7 +94,7 @@ def make_tables(averages: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[l
     return [_table(dtype, pairs) for dtype, pairs in groups.items()], odd
 
 
-def _table(dtype: torch.dtype, pairs: list[tuple[Tensor, Tensor]]) -> Table:
+def _table(dtype: torch.dtype, pairs: list[Pair]) -> Table:
     step = BLOCK * dtype.itemsize
     rows = [
         (average.data_ptr() + i * step, value.data_ptr() + i * step, min(BLOCK, average.numel() - i * BLOCK))
@@ -96,18 +105,23 @@ def _table(dtype: torch.dtype, pairs: list[tuple[Tensor, Tensor]]) -> Table:
     return Table(torch.tensor(rows, dtype=torch.int64).reshape(-1, 3).to(pairs[0][0].device), dtype, aligned)
 
 
-def move(table: Table, decay: float | Tensor, shrink: float) -> None:
+def move(table: Table, decay: float | Tensor, shrink: float | Tensor) -> None:
     """One launch over a table."""
-    by_tensor = isinstance(decay, Tensor)
-    flags = by_tensor, shrink != 1.0, decay.dtype if isinstance(decay, Tensor) else None
+    rows, dtype, aligned = table
+    decays, shrinks = isinstance(decay, Tensor), isinstance(shrink, Tensor)
+    shrinking = shrinks or shrink != 1.0
+    types = decay.dtype if isinstance(decay, Tensor) else None, shrink.dtype if isinstance(shrink, Tensor) else None
     launch(
         _ema_kernel,
-        (table.rows.shape[0], table.rows.get_device(), table.dtype, table.aligned, *flags),
-        (table.rows, decay if by_tensor else table.rows, 0.0 if by_tensor else decay, shrink),
+        (rows.shape[0], rows.get_device(), dtype, aligned, shrinking, *types),
+        (
+            rows, decay if decays else rows, shrink if shrinks else rows, 0.0 if decays else decay,
+            1.0 if shrinks else shrink,
+        ),
         lambda: Plan(
-            (table.rows.shape[0],), (),
-            {"TYPE": triton_type(table.dtype), "TENSOR_DECAY": by_tensor, "SHRINK": shrink != 1.0,
-             "ALIGNED": table.aligned, "BLOCK": BLOCK, "num_warps": 8},
+            (rows.shape[0],), (),
+            {"TYPE": triton_type(dtype), "TENSOR_DECAY": decays, "TENSOR_SHRINK": shrinks, "SHRINK": shrinking,
+             "ALIGNED": aligned, "BLOCK": BLOCK, "num_warps": 8},
         ),
     )  # fmt: skip
 

@@ -46,20 +46,24 @@ class MovingAverage:
                 )
         everything = [*self.averages, *self.values]
         self._device = everything[0].device if everything else None
-        self._uses_triton = bool(everything) and use_triton(op, impl, everything)
+        self._uses_triton = bool(everything) and use_triton(op, impl, everything)  # also checks the devices
         self._tables: list[Table] | None = None
         self._odd: list[tuple[Tensor, Tensor]] = []
 
-    def update(self, decay: float | Tensor, *, shrink: float = 1.0) -> None:
+    def update(self, decay: float | Tensor, *, shrink: float | Tensor = 1.0) -> None:
         """Move every average towards its value.
 
         Args:
             decay: in [0, 1]; a tensor [] on the same device lets a captured CUDA graph follow a schedule.
-            shrink: after the average, value <- shrink * value; 1 leaves the values alone. The released codes of ReMoP
-                and MixMatch decay the weights in this place, by 1 - 0.02 * learning rate.
+            shrink: after the average, value <- shrink * value, a number or a tensor as `decay`; 1 leaves the values
+                alone. The released codes of ReMoP and MixMatch decay the weights in this place, by 1 - 0.02 * learning
+                rate.
         """
-        if isinstance(decay, Tensor) and self._device not in (None, decay.device):
-            raise ValueError(f"ema_update: tensors on different devices: {self._device} and decay on {decay.device}")
+        for name, number in (("decay", decay), ("shrink", shrink)):
+            if isinstance(number, Tensor) and self._device not in (None, number.device):
+                raise ValueError(
+                    f"ema_update: tensors on different devices: {self._device} and {name} on {number.device}"
+                )
         if not self._uses_triton or torch.compiler.is_compiling() or traced(self.averages[0]):
             reference.ema_update(self.averages, self.values, decay, shrink=shrink)
             return
@@ -71,7 +75,7 @@ class MovingAverage:
             move(table, decay, shrink)
         # autograd must see that what a graph may have saved has changed
         increment_version(self.averages)
-        if shrink != 1.0:
+        if isinstance(shrink, Tensor) or shrink != 1.0:
             increment_version(self.values)
         if self._odd:
             averages, values = zip(*self._odd)  # noqa: B905
@@ -83,7 +87,7 @@ def ema_update(
     values: Sequence[Tensor],
     decay: float | Tensor,
     *,
-    shrink: float = 1.0,
+    shrink: float | Tensor = 1.0,
     impl: Impl = "auto",
 ) -> None:
     """One update of a `MovingAverage` made for it: for a single use, as checks and tables are made anew each time."""

@@ -22,8 +22,10 @@ ELEMENTS = 1024  # per program: with 4 warps 8 per thread, which holds even 256 
 
 
 @triton.jit
-def _choose_rows(p_logits, p_weights, m_row, N: tl.constexpr, STEP: tl.constexpr, K: tl.constexpr,
-                 SOFTPLUS: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+def _choose_rows(
+    p_logits, p_weights, m_row,
+    N: tl.constexpr, STEP: tl.constexpr, K: tl.constexpr, SOFTPLUS: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
     """A thread to a row: an expert is kept if fewer than K come before it, larger or equal and earlier."""
     logits = load_row(p_logits, m_row, STEP, N, ACC)
     # NaN is taken as the largest, as a sort does: it must reach the weights, not be passed over
@@ -52,8 +54,11 @@ def _choose_rows(p_logits, p_weights, m_row, N: tl.constexpr, STEP: tl.constexpr
 
 
 @triton.jit
-def _choose_block(p_logits, p_weights, m_row, N: tl.constexpr, STEP: tl.constexpr, K: tl.constexpr,
-                  SOFTPLUS: tl.constexpr, ACC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
+def _choose_block(
+    p_logits, p_weights, m_row,
+    N: tl.constexpr, STEP: tl.constexpr, K: tl.constexpr, SOFTPLUS: tl.constexpr, ACC: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """Rows that several threads share: K rounds, each taking the largest that is free."""
     o_expert = tl.arange(0, COLUMNS)
     m = m_row[:, None] & (o_expert < N)[None, :]

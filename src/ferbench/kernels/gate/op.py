@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ferbench.kernels.dispatch import Impl, has_shape, one_of, opaque_op, use_triton
+from ferbench.kernels.dispatch import Impl, has_shape, once_differentiable, one_of, opaque_op, use_triton
 from ferbench.kernels.gate import reference
 
 MAX_EXPERTS = 256

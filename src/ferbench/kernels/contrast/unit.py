@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ferbench.kernels.contrast.tiles import mask_numbers, operand_dtype, padded_features
 from ferbench.kernels.dispatch import Plan, accumulate_dtype, ceil_div, launch, layout, power_of_two, triton_type
-from ferbench.kernels.info_nce.tiles import mask_numbers, operand_dtype, padded_features
 
 
 @triton.jit(do_not_specialize=["N"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ferbench.kernels.dispatch import Impl, accumulate_dtype, has_shape, one_of, opaque_op, use_triton
-from ferbench.kernels.pseudo_label import reference
+from ferbench.kernels.pseudo import reference
 
 MAX_CLASSES = 8192  # that a kernel holds in registers
 
@@ -67,7 +67,7 @@ def pseudo_label(
 def _run(
     logits: Tensor, features: Tensor | None, thresholds: Tensor | None, beta: float, threshold: float, released: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from ferbench.kernels.pseudo_label.kernel import pseudo_label_forward
+    from ferbench.kernels.pseudo.kernel import pseudo_label_forward
 
     return pseudo_label_forward(logits, features, thresholds, beta, threshold, released)
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ferbench.kernels.augment.operations import operations_kernel
-from ferbench.kernels.augment.plan import TAIL
-from ferbench.kernels.augment.resize import Interpolation, taps
-from ferbench.kernels.augment.view import view_kernel
+from ferbench.kernels.augmentation.operations import operations_kernel
+from ferbench.kernels.augmentation.plan import TAIL
+from ferbench.kernels.augmentation.resize import Interpolation, taps
+from ferbench.kernels.augmentation.view import view_kernel
 from ferbench.kernels.dispatch import Plan, ceil_div, launch, layout, target
 
 BLOCK = 1024

@@ -26,8 +26,11 @@ def _mixed(b_logit, b_feature, beta, ACC: tl.constexpr):
 
 
 @triton.jit
-def _label_of_row(p_logits, p_features, m_row, beta, K: tl.constexpr, LOGITS_STEP: tl.constexpr,
-                  FEATURES_STEP: tl.constexpr, MIXED: tl.constexpr, RELEASED: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+def _label_of_row(
+    p_logits, p_features, m_row, beta,
+    K: tl.constexpr, LOGITS_STEP: tl.constexpr, FEATURES_STEP: tl.constexpr, MIXED: tl.constexpr,
+    RELEASED: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
     """Label and confidence, a thread to a row."""
     row = load_row(p_logits, m_row, LOGITS_STEP, K, ACC)
     if MIXED:
@@ -53,9 +56,11 @@ def _label_of_row(p_logits, p_features, m_row, beta, K: tl.constexpr, LOGITS_STE
 
 
 @triton.jit
-def _label_of_block(p_logits, p_features, m_row, beta, K: tl.constexpr, LOGITS_STEP: tl.constexpr,
-                    FEATURES_STEP: tl.constexpr, MIXED: tl.constexpr, RELEASED: tl.constexpr, ACC: tl.constexpr,
-                    COLUMNS: tl.constexpr):  # fmt: skip
+def _label_of_block(
+    p_logits, p_features, m_row, beta,
+    K: tl.constexpr, LOGITS_STEP: tl.constexpr, FEATURES_STEP: tl.constexpr, MIXED: tl.constexpr,
+    RELEASED: tl.constexpr, ACC: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """Label and confidence of rows that several threads share."""
     o_class = tl.arange(0, COLUMNS)
     m_class = (o_class < K)[None, :]

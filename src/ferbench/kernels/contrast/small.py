@@ -19,8 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ferbench.kernels.contrast.tiles import mask_numbers, operand_dtype, product, small_tiles
 from ferbench.kernels.dispatch import Plan, accumulate_dtype, ceil_div, launch, layout, target, triton_type
-from ferbench.kernels.info_nce.tiles import mask_numbers, operand_dtype, product, small_tiles
 
 
 @triton.jit
@@ -51,7 +51,7 @@ def _load_kept(p_mask, mask_step, o_row, N, HAS_MASK: tl.constexpr):
 
 @triton.jit
 def _scale(p_row, m_row, D, ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """The power of two that brings a row's largest entry near 1: scaling by it rounds nothing, and squares stay finite."""
+    """The power of two that brings a row's largest entry near 1: it rounds nothing, and keeps squares finite."""
     b_largest = tl.zeros((ROWS,), ACC)
     for i_block in range(tl.cdiv(D, BLOCK)):
         b_largest = tl.maximum(b_largest, tl.max(tl.abs(_load_block(p_row, m_row, i_block, D, ACC, BLOCK)), axis=1))

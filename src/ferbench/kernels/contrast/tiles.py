@@ -95,7 +95,11 @@ def large_tiles(operand: torch.dtype, padded: int, machine: str, backward: bool)
         return Tiles(64, 32, whole, warps=8, stages=1)
     if operand == torch.bfloat16 and machine.startswith("sm"):
         if backward:
-            return Tiles(128, 32, whole if machine == "sm90" else narrow, warps=8, stages=2)
+            return Tiles(
+                128, 64 if machine == "sm90" else 32, whole if machine == "sm90" else narrow, warps=8, stages=2
+            )
         return Tiles(128, 64, whole, warps=8, stages=2)
+    if backward and machine in ("sm86", "sm89", "sm120"):
+        return Tiles(32, 16 if machine == "sm120" else 32, narrow, warps=4, stages=1)
     warps, stages = {"sm90": (8, 2), "sm100": (4, 2), "gfx942": (4, 2)}.get(machine, (8, 1))
     return Tiles(64, 32, narrow, warps, stages)
