@@ -108,7 +108,7 @@ def test_released_rule_worked_example(impl: str, device: torch.device) -> None:
     assert loss.tolist() == pytest.approx([0.1108526573, 1.446917378, 0.7778842547, 2.255240485], abs=1e-9)
 
 
-@pytest.mark.parametrize("classes", [10, 20], ids=["pairs", "bisection"])
+@pytest.mark.parametrize("classes", [10, 20], ids=["rows", "bisection"])
 def test_eq8_reaches_an_exact_threshold_and_ties_go_to_the_lower_index(
     impl: str, classes: int, device: torch.device
 ) -> None:
@@ -136,7 +136,7 @@ def test_no_negative_class_gives_zero_and_no_gradient(impl: str, device: torch.d
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")], ids=str)
-@pytest.mark.parametrize("classes", [7, 20], ids=["pairs", "bisection"])
+@pytest.mark.parametrize("classes", [7, 20], ids=["rows", "bisection"])
 def test_a_partition_without_softmax_gives_nan(impl: str, bad: float, classes: int, device: torch.device) -> None:
     partition = torch.randn(2, classes, device=device)
     partition[0, 3] = bad
@@ -151,7 +151,7 @@ def test_no_rows(impl: str, device: torch.device) -> None:
     assert loss.shape == (0,) and scores.grad is not None and scores.grad.shape == (0, 7)
 
 
-@pytest.mark.parametrize("classes", [7, 20], ids=["pairs", "bisection"])
+@pytest.mark.parametrize("classes", [7, 20], ids=["rows", "bisection"])
 def test_extremes_stay_finite(impl: str, classes: int, device: torch.device) -> None:
     scores = torch.full((3, classes), 1e4, device=device)
     scores[0, 0], scores[1, 1:] = -1e4, -1e4
@@ -164,6 +164,45 @@ def test_extremes_stay_finite(impl: str, classes: int, device: torch.device) -> 
     expected = [2e4 + math.log(classes - 1), 0.0, math.log1p(classes - 1)]
     # the reference adds two sums near 1e4, where float32 steps by 1e-3; the kernel cancels their maxima first
     assert loss.tolist() == pytest.approx(expected, rel=1e-6 if impl == "triton" else 1e-3, abs=1e-30)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the interpreter, which computes with NumPy
+@pytest.mark.parametrize("classes", [7, 20], ids=["rows", "bisection"])
+def test_infinite_scores(impl: str, classes: int, device: torch.device) -> None:
+    """exp(-inf) is 0: negatives at -inf leave no loss; one at +inf, or a positive at -inf, makes it infinite."""
+    scores = torch.zeros(3, classes, device=device)
+    scores[0, 1:], scores[1, 3], scores[2, 0] = -torch.inf, torch.inf, -torch.inf
+    partition = torch.zeros(3, classes, device=device)
+    partition[:, 0] = 20.0
+    scores.requires_grad_()
+    loss = ambiguous_loss(scores, partition, impl=impl)
+    assert loss.tolist() == [0.0, math.inf, math.inf]
+    loss[0].backward()
+    assert scores.grad is not None and scores.grad[0].eq(0.0).all()
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+@pytest.mark.parametrize("classes", [7, 20], ids=["rows", "bisection"])
+def test_concave_weight_of_the_released_code(
+    impl: str, classes: int, options: dict[str, Any], device: torch.device
+) -> None:
+    """log(1 + 50 (c - q)) / log(1 + 50 c) from each row's own loops, times the loss and its gradient."""
+    scores, partition = torch.randn(40, classes, device=device), 2 * torch.randn(40, classes, device=device)
+    partition[0] = 0.0
+    upstream = torch.randn(40, device=device)
+    weights = []
+    for row in partition.tolist():
+        members = loop_positives(row, **options)
+        total = math.fsum(map(math.exp, row))
+        ranked = sorted((math.exp(v) / total for v in row), reverse=True)
+        last = min(len(members), classes - 1)
+        c = math.fsum(ranked[: last + 1]) / (last + 1)
+        weights.append(min(1.0, max(0.0, math.log1p(50 * (c - ranked[last])) / math.log1p(50 * c))))
+    plain = grads(scores, partition, impl, upstream, **options)
+    ours = grads(scores, partition, impl, upstream, sample_weight="concave", **options)
+    weight = torch.tensor(weights, device=device)
+    torch.testing.assert_close(ours[0], plain[0] * weight, rtol=2e-5, atol=2e-6)
+    torch.testing.assert_close(ours[1], plain[1] * weight[:, None], rtol=2e-5, atol=2e-6)
 
 
 def grads(scores: Tensor, partition: Tensor, impl: str, upstream: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
@@ -204,7 +243,7 @@ def test_strided_inputs_need_no_copy(device: torch.device) -> None:
             torch.testing.assert_close(x, y, rtol=close, atol=close)
 
 
-@pytest.mark.parametrize("classes", [5, 18], ids=["pairs", "bisection"])
+@pytest.mark.parametrize("classes", [5, 18], ids=["rows", "bisection"])
 def test_gradcheck(impl: str, classes: int, device: torch.device) -> None:
     scores = torch.randn(2, classes, dtype=torch.float64, device=device, requires_grad=True)
     partition = torch.randn(2, classes, dtype=torch.float64, device=device, requires_grad=True)
@@ -228,7 +267,7 @@ def test_without_gradient_the_loss_is_the_same(device: torch.device) -> None:
 def test_ops_are_well_registered(device: torch.device) -> None:
     scores = torch.randn(5, 4, device=device)
     for op in (torch.ops.ferbench.ambiguous_loss, torch.ops.ferbench.ambiguous_loss_grad):
-        torch.library.opcheck(op.default, (scores, scores.flip(0), 0.9, True, 4))
+        torch.library.opcheck(op.default, (scores, scores.flip(0), 0.9, True, 4, False))
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
@@ -273,8 +312,9 @@ def test_rows_beyond_2_to_the_31_elements_are_addressed(assert_far_rows_are_read
         ({"threshold": 0.0}, r"threshold must lie in \(0, 1\]"),
         ({"max_positives": 0}, "max_positives must be at least 1"),
         ({"boundary": "open"}, "boundary must be one of"),
+        ({"sample_weight": "square"}, "sample_weight must be one of"),
     ],
-    ids=["one-dim", "no-class", "shapes", "threshold", "cap", "boundary"],
+    ids=["one-dim", "no-class", "shapes", "threshold", "cap", "boundary", "weight"],
 )
 def test_misuse_is_one_clear_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

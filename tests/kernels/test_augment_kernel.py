@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ferbench.bench.data.views.augment import ViewRecipe, draw, make_plan
 from ferbench.bench.data.views.randaugment import RANGES, operation_maps
-from ferbench.kernels.augment.op import augment
-from ferbench.kernels.augment.plan import OPERATIONS, Plan, pack, unpack
+from ferbench.kernels.augmentation.op import augment
+from ferbench.kernels.augmentation.plan import OPERATIONS, Plan, pack, unpack
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF_STEP = 0.5 / 255 / max(STD)  # half the distance of two neighbouring pixel values after normalisation

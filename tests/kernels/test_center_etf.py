@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ferbench.kernels.reference
-from ferbench.kernels import center_etf_loss
+from ferbench.kernels import Rows, center_etf_loss
 
 IMPLS = ("reference", "triton")
 FORMS = ("paper", "released")
@@ -30,6 +30,8 @@ SHAPES = {
     "B33-K8-D63": (33, 8, 63),
     "B5-K2-D1": (5, 2, 1),
     "B1-K16-D3": (1, 16, 3),
+    "B600-K7-D5": (600, 7, 5),
+    "B20-K3-D2050": (20, 3, 2050),
     "tiles-pairs-B70-K19-D20": (70, 19, 20),
     "tiles-pairs-B9-K70-D150": (9, 70, 150),
     "tiles-gram-B21-K70-D20": (21, 70, 20),
@@ -92,13 +94,44 @@ def impl(request: pytest.FixtureRequest) -> str:
 # --- the paper's equations -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_center_loss_of_section_4_2(impl: str, reduction: str, device: torch.device) -> None:
-    features, labels, centers, mask = draw(11, 5, 6, torch.float64, device)
-    center, _ = center_etf_loss(features, labels, centers, mask=mask, reduction=reduction, impl=impl)
+@pytest.mark.parametrize("classes", [5, 20], ids=["paper", "tiles"])
+@pytest.mark.parametrize("divisor", [None, 1.0, 2.5, "tensor"], ids=str)
+def test_center_loss_of_section_4_2(impl: str, divisor: float | str | None, classes: int, device: torch.device) -> None:
+    features, labels, centers, mask = draw(11, classes, 6, torch.float64, device)
+    by = torch.tensor(3.0, device=device) if divisor == "tensor" else divisor
+    center, _ = center_etf_loss(features, labels, centers, mask=mask, divisor=by, impl=impl)
     total, count = loop_center(*(t.cpu().numpy() for t in (features, labels, centers, mask)))
     assert 0 < count < 11
-    assert float(center) == pytest.approx(total / count if reduction == "mean" else total, rel=1e-12)
+    assert float(center) == pytest.approx(total / (count if by is None else float(by)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes"), [((5, 7), 4), ((300, 20), 3), ((5, 7), 20)], ids=["paper", "many", "tiles"]
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_two_sets_of_rows_are_two_losses_added(
+    impl: str, rows: tuple[int, int], classes: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Labelled rows and confident ones in one call: values and all three gradients are those of two calls."""
+    features, labels, centers, _ = draw(rows[0], classes, 6, dtype, device)
+    others, guesses, _, keep = draw(rows[1], classes, 6, dtype, device)
+    assert keep is not None
+    count, leaves = keep.sum().float(), [x.requires_grad_() for x in (features, others, centers)]
+    incoming = torch.tensor([0.7, -1.3], dtype=dtype, device=device)
+
+    def gradients(center: Tensor, etf: Tensor) -> list[Tensor]:
+        both = torch.stack([center, etf])
+        return [both.detach(), *torch.autograd.grad(both, leaves, incoming)]
+
+    together = center_etf_loss(
+        features, labels, centers, divisor=2.0, more=Rows(others, guesses, keep, count), impl=impl
+    )  # fmt: skip
+    first, etf = center_etf_loss(features, labels, centers, divisor=2.0, impl="reference")
+    second, _ = center_etf_loss(others, guesses, centers, mask=keep, divisor=count, impl="reference")
+    close = 1e-12 if dtype == torch.float64 else 2e-5
+    expected = gradients(first + second, etf)
+    for ours, wanted in zip(gradients(*together), expected, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("shape", [(2, 1), (3, 2), (7, 9), (9, 4)], ids=["K2-D1", "K3-D2", "K7-D9", "K9-D4"])
@@ -122,11 +155,11 @@ def test_released_norm_with_shifted_diagonal(impl: str, shape: tuple[int, int], 
 
 def test_worked_example_c_center_loss(impl: str, device: torch.device) -> None:
     centers, labels = CENTERS.to(device), torch.tensor([0, 1, 2], device=device)
-    center, _ = center_etf_loss(LABELLED.to(device), labels, centers, reduction="sum", impl=impl)
+    center, _ = center_etf_loss(LABELLED.to(device), labels, centers, divisor=1.0, impl=impl)
     assert float(center) == pytest.approx(1.2, rel=1e-9)
     confident = torch.tensor([True, False, True, False], device=device)
     labels = torch.tensor([0, 1, 2, 1], device=device)
-    center, _ = center_etf_loss(STRONG.to(device), labels, centers, mask=confident, reduction="sum", impl=impl)
+    center, _ = center_etf_loss(STRONG.to(device), labels, centers, mask=confident, divisor=1.0, impl=impl)
     assert float(center) == pytest.approx(1.05, rel=1e-9)
 
 
@@ -360,7 +393,9 @@ def test_many_centers_need_no_square_matrix(impl: str, device: torch.device) -> 
         ({"mask": torch.zeros(3)}, "mask must be bool"),
         ({"centers": torch.zeros(1, 2)}, "at least 2 centres"),
         ({"etf": "frobenius"}, "etf must be one of 'paper', 'released', not 'frobenius'"),
-        ({"reduction": "none"}, "reduction must be one of"),
+        ({"divisor": torch.ones(2)}, r"divisor must have shape \[\]"),
+        ({"more": Rows(torch.zeros(2, 3), torch.zeros(2).long())}, r"centers must have shape \[\*, 3\]"),
+        ({"more": Rows(torch.zeros(2, 2), torch.zeros(3).long())}, r"more.labels must have shape \[2\]"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -377,12 +412,13 @@ def test_bad_arguments_name_the_argument(change: dict[str, Any], message: str) -
 def test_opcheck(shape: tuple[int, int, int], device: torch.device) -> None:
     features, labels, centers, mask = draw(*shape, torch.float32, device)
     forward = torch.ops.ferbench.center_etf_forward.default
-    torch.library.opcheck(forward, (features, labels, centers, mask, True, True))
-    _, *state = forward(features, labels, centers, mask, True, True)
+    backward = torch.ops.ferbench.center_etf_backward.default
     grad = torch.tensor(0.5, device=device)
-    torch.library.opcheck(
-        torch.ops.ferbench.center_etf_backward.default, (features, labels, centers, mask, *state, grad, grad, True)
-    )
+    for more in ((None, None, None, None, 1.0), (features + 1, labels, None, grad, 1.0)):
+        inputs = centers, features, labels, mask, None, 3.0, *more
+        torch.library.opcheck(forward, (*inputs, True))
+        _, *state = forward(*inputs, True)
+        torch.library.opcheck(backward, (*inputs, *state, grad, grad, True))
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
@@ -404,7 +440,7 @@ def test_compiles_as_one_graph(impl: str, backend: str, device: torch.device) ->
 
 FAR_ROWS = """
 import sys, torch
-from ferbench.kernels import center_etf_loss
+from ferbench.kernels import Rows, center_etf_loss
 step = 2**30
 torch.set_default_device(sys.argv[1])
 memory = torch.empty(2 * step + 8, dtype=torch.float16)  # committed page by page, as touched

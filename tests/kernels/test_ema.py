@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ferbench.kernels import ema_update
+from ferbench.kernels import MovingAverage, ema_update
 
 IMPLS = ("reference", "triton")
 
@@ -132,19 +132,49 @@ def test_bad_lists_name_the_pair(averages: list[Tensor], values: list[Tensor], m
         ema_update(averages, values, 0.9)
 
 
-def test_opcheck(device: torch.device) -> None:
-    averages, values = ([torch.randn(3, 5, device=device), torch.randn(7, device=device)] for _ in range(2))
-    torch.library.opcheck(torch.ops.ferbench.ema_update.default, (averages, values, 0.9, None, 0.5))
+def test_autograd_sees_that_saved_tensors_changed(impl: str, device: torch.device) -> None:
+    """Shrinking a weight between forward and backward would give a wrong gradient without a word."""
+    weight, average = torch.ones(3, device=device, requires_grad=True), torch.zeros(3, device=device)
+    square = (weight**2).sum()
+    ema_update([average], [weight.detach()], 0.5, impl=impl)
+    before = average._version
+    square.backward(retain_graph=True)
+    ema_update([average], [weight], 0.5, shrink=0.5, impl=impl)
+    assert average._version > before
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        square.backward()
+
+
+def test_an_object_follows_its_tensors_step_by_step(impl: str, device: torch.device) -> None:
+    averages, values = tensors(device), tensors(device)
+    expected, others = copies(averages), copies(values)
+    average = MovingAverage(averages, values, impl=impl)  # type: ignore[arg-type]
+    for step, decay in enumerate((0.9, torch.tensor(0.5, device=device), 0.99)):
+        shrink = 1.0 if step == 1 else torch.tensor(0.75, device=device) if step else 0.75
+        average.update(decay, shrink=shrink)
+        ema_update(expected, others, decay, shrink=shrink, impl="reference")
+    for ours, reference in zip(averages + values, expected + others, strict=True):
+        torch.testing.assert_close(ours, reference)
+
+
+def test_tensors_on_several_devices_are_refused() -> None:
+    meta = torch.zeros(2, device="meta")
+    for averages, values in (([torch.zeros(2), meta], [torch.zeros(2), meta]), ([torch.zeros(2)], [meta])):
+        for impl in IMPLS:
+            with pytest.raises(ValueError, match="different devices: cpu and meta"):
+                MovingAverage(averages, values, impl=impl)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="different devices: cpu and decay on meta"):
+        MovingAverage([torch.zeros(2)], [torch.zeros(2)]).update(torch.zeros((), device="meta"))
 
 
 def test_compiles_as_one_graph(impl: str, device: torch.device) -> None:
     averages, values = tensors(device)[:4], tensors(device)[:4]
     expected = copies(averages)
-    ema_update(expected, values, 0.9, impl=impl)
+    ema_update(expected, values, 0.9, impl="reference")  # which is what a compiler is given of either
     torch._dynamo.reset()
     torch.compile(lambda a, v: ema_update(a, v, 0.9, impl=impl), fullgraph=True, backend="aot_eager")(averages, values)
     # torch.compile takes the reference's lerp apart; CUDA's own is one fused multiply-add, which rounds once less
-    fused = device.type == "cuda" and impl == "reference"
+    fused = device.type == "cuda"
     close = torch.finfo(torch.float32).eps if fused else 0.0
     for ours, eager in zip(averages, expected, strict=True):
         torch.testing.assert_close(ours, eager, rtol=close, atol=close)

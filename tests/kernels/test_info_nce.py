@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ferbench.kernels import info_nce
 
-op = importlib.import_module("ferbench.kernels.info_nce.op")
-tiles = importlib.import_module("ferbench.kernels.info_nce.tiles")
+op = importlib.import_module("ferbench.kernels.contrast.op")
+tiles = importlib.import_module("ferbench.kernels.contrast.tiles")
 
 PATHS = ("reference", "small", "large")
 SIDES = [pytest.param(True, id="symmetric"), pytest.param(False, id="eq9")]
@@ -253,7 +253,7 @@ def test_without_gradient_the_loss_is_the_same(kernel: str, device: torch.device
 
 def test_several_tiles_of_the_wide_launch(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     """Own tiles of more rows than the tiles they meet, and several feature blocks, as on a GPU."""
-    kernel = importlib.import_module("ferbench.kernels.info_nce.kernel")
+    kernel = importlib.import_module("ferbench.kernels.contrast.kernel")
     monkeypatch.setattr(op, "SMALL_BATCH", 0)
     monkeypatch.setattr(kernel, "large_tiles", lambda *_: tiles.Tiles(32, 16, 16, 4, 1))
     a, b = torch.randn(2, 75, 40, dtype=torch.float64, device=device)
@@ -308,7 +308,7 @@ memory = torch.empty(3 * step, dtype=torch.float16)
 rows = torch.as_strided(memory, (3, 5), (step, 1))
 values = torch.linspace(-2, 2, 15).square().reshape(3, 5).half()
 rows.copy_(values)
-op = importlib.import_module("ferbench.kernels.info_nce.op")
+op = importlib.import_module("ferbench.kernels.contrast.op")
 same = torch.equal if sys.argv[1] == "cpu" else torch.allclose  # a GPU sums rows of other strides in another order
 for op.SMALL_BATCH in (128, 0):
     far = info_nce(rows, values.flip(1), impl="triton")
@@ -326,7 +326,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from compile_ahead import compile_case
 import torch
-from ferbench.kernels.info_nce.aot import large, small
+from ferbench.kernels.contrast.aot import large, small
 for with_grad in (False, True):
     compile_case(lambda: small(4, 3, torch.float64, with_grad), "sm90")
 compile_case(lambda: large(9, 5, torch.float64, masked=True), "sm90")

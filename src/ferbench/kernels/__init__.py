@@ -5,16 +5,18 @@ Shapes are static and nothing waits for the device, so a training step can be ca
 """
 
 from ferbench.kernels.ambiguous.op import ambiguous_loss
-from ferbench.kernels.augment.op import augment
-from ferbench.kernels.center_etf.op import center_etf_loss
+from ferbench.kernels.augmentation.op import augment
+from ferbench.kernels.center_etf.op import Rows, center_etf_loss
+from ferbench.kernels.contrast.op import info_nce
 from ferbench.kernels.dispatch import Impl
-from ferbench.kernels.ema.op import ema_update
+from ferbench.kernels.ema.op import MovingAverage, ema_update
 from ferbench.kernels.gate.op import mix_experts, topk_gate
-from ferbench.kernels.info_nce.op import info_nce
-from ferbench.kernels.pseudo_label.op import pseudo_label
+from ferbench.kernels.pseudo.op import pseudo_label
 
 __all__ = [
     "Impl",
+    "MovingAverage",
+    "Rows",
     "ambiguous_loss",
     "augment",
     "center_etf_loss",

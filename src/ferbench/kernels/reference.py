@@ -1,12 +1,12 @@
 """The plain-torch truth of every op, under the op's own name: written for reading, float64-capable, differentiable."""
 
 from ferbench.kernels.ambiguous.reference import ambiguous_loss
-from ferbench.kernels.augment.reference import augment
+from ferbench.kernels.augmentation.reference import augment
 from ferbench.kernels.center_etf.reference import center_etf_loss
+from ferbench.kernels.contrast.reference import info_nce
 from ferbench.kernels.ema.reference import ema_update
 from ferbench.kernels.gate.reference import mix_experts, topk_gate
-from ferbench.kernels.info_nce.reference import info_nce
-from ferbench.kernels.pseudo_label.reference import pseudo_label
+from ferbench.kernels.pseudo.reference import pseudo_label
 
 __all__ = [
     "ambiguous_loss",

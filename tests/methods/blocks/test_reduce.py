@@ -48,7 +48,7 @@ def _gradients(rows: slice, mask: list[bool], reduction: Reduction) -> dict[str,
     features, labels, centers = _data()
     features, centers = features[rows].requires_grad_(), centers.requires_grad_()
     kept = torch.tensor(mask)[rows]
-    center = center_etf_loss(features, labels[rows], centers, mask=kept, reduction="sum")[0]
+    center = center_etf_loss(features, labels[rows], centers, mask=kept, divisor=1.0)[0]
     entropy = F.cross_entropy(features @ centers.T, labels[rows], reduction="none") * kept
     loss = reduce(entropy, reduction) + (center / kept_count(kept) if reduction == "mean" else center * processes())
     loss = loss + (gather_rows(features) @ gather_rows(features * 2).T).sigmoid().sum()

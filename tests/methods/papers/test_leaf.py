@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ferbench.kernels.ambiguous.reference import concave_weight
 from ferbench.methods import (
     LEARNERS,
     MethodError,
@@ -25,7 +26,7 @@ from ferbench.methods import (
 from ferbench.methods.blocks.experts import Experts
 from ferbench.methods.general.fixmatch import FixMatch
 from ferbench.methods.papers.adacm import AdaCM
-from ferbench.methods.papers.leaf import LEAF, concave_weight
+from ferbench.methods.papers.leaf import LEAF
 
 Array = NDArray[np.float64]
 

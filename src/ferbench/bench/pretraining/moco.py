@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ferbench.bench.pretraining.objective import Objective
-from ferbench.kernels import ema_update
 from ferbench.methods import View
 from ferbench.methods.blocks.reduce import whole_batch
+from ferbench.methods.blocks.teacher import Following
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class MoCo(Objective):
         last = nn.Linear(wide, options.width)
         self.head = last if options.head == "linear" else nn.Sequential(nn.Linear(wide, wide), nn.ReLU(), last)
         self.keys = copy.deepcopy(nn.Sequential(self.encoder, self.head)).requires_grad_(False)
+        self.following = Following()
         self.register_buffer("queue", torch.zeros(options.queue, options.width))
         self.register_buffer("filled", torch.zeros(options.queue, dtype=torch.bool))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
@@ -85,13 +86,7 @@ class MoCo(Objective):
     @torch.no_grad()
     def after_step(self) -> None:
         """The key encoder follows: parameters by the average, statistics as they are."""
-        query = nn.Sequential(self.encoder, self.head)
-        ema_update(
-            [p.data for p in self.keys.parameters()], [p.data for p in query.parameters()], self.options.momentum
-        )
-        buffers = list(self.keys.buffers())
-        if buffers:
-            torch._foreach_copy_(buffers, list(query.buffers()))
+        self.following.step(self.keys, nn.Sequential(self.encoder, self.head), self.options.momentum)
 
 
 def info_nce(query: Tensor, key: Tensor, queue: Tensor, filled: Tensor, temperature: float) -> Tensor:

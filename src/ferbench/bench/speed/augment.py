@@ -23,7 +23,7 @@ from torchvision import transforms
 from ferbench.bench.data.views.augment import ViewRecipe, augment
 from ferbench.bench.data.views.randaugment import RANGES
 from ferbench.bench.speed.record import SpeedRow, append, measured
-from ferbench.kernels.augment.geometry import FILL, GREY_FILL
+from ferbench.kernels.augmentation.geometry import FILL, GREY_FILL
 
 # Side and channels of the stored images, side of the output, batch size.
 CASES = ((48, 1, 48, 16), (48, 1, 48, 64), (48, 1, 224, 16), (48, 1, 224, 64), (100, 3, 224, 16), (100, 3, 224, 64))

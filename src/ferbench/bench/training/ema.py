@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ferbench.kernels import ema_update
+from ferbench.kernels import MovingAverage
 from ferbench.methods import Method
 
 
@@ -32,16 +32,15 @@ class Averaged:
             name for name, value in theirs.items() if value.is_floating_point() and name not in fixed | statistics
         ]
         copied = [name for name in theirs if name not in set(averaged)]
-        self._averages: list[Tensor] = [ours[name].data for name in averaged]
-        self._values: list[Tensor] = [theirs[name].data for name in averaged]
+        self._average = MovingAverage(
+            [ours[name].data for name in averaged], [theirs[name].data for name in averaged]
+        )  # fmt: skip
         self._copies: list[Tensor] = [ours[name].data for name in copied]
         self._originals: list[Tensor] = [theirs[name].data for name in copied]
 
     @torch.no_grad()
     def update(self, lr: float | Tensor) -> None:
         """After an optimiser step at learning rate `lr`, a number or a tensor [] of the same device."""
-        ema_update(self._averages, self._values, self.decay)
-        if self.shrink:
-            torch._foreach_mul_(self._values, 1.0 - self.shrink * lr)
+        self._average.update(self.decay, shrink=1.0 - self.shrink * lr if self.shrink else 1.0)
         if self._copies:
             torch._foreach_copy_(self._copies, self._originals)

@@ -6,10 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ferbench.kernels.ambiguous import reference
-from ferbench.kernels.dispatch import Impl, accumulate_dtype, has_shape, one_of, opaque_op, use_triton
+from ferbench.kernels.dispatch import (
+    Impl,
+    accumulate_dtype,
+    has_shape,
+    once_differentiable,
+    one_of,
+    opaque_op,
+    scaled_rows,
+    use_triton,
+)
 
 MAX_CLASSES = 8192
 
@@ -21,6 +29,7 @@ def ambiguous_loss(
     threshold: float = 0.9,
     boundary: reference.Boundary = "inclusive",
     max_positives: int | None = None,
+    sample_weight: reference.SampleWeight = "none",
     impl: Impl = "auto",
 ) -> Tensor:
     """log(1 + sum over P of exp(-y) * sum over N of exp(y)) for each sample (LEAF Eq. 14), in nats.
@@ -35,6 +44,8 @@ def ambiguous_loss(
         boundary: "inclusive" puts the class that reaches the threshold in P (Eq. 8); "exclusive" only those before it,
             at least one (the released code, which also sets `max_positives=3`).
         max_positives: at most so many classes in P; None for no limit.
+        sample_weight: "concave" multiplies each sample's loss by a weight in [0, 1] that grows with the distance of
+            P's mean probability from the next class's (the released code).
         impl: "auto", "triton" or "reference".
 
     Returns:
@@ -54,48 +65,47 @@ def ambiguous_loss(
     if max_positives is not None and max_positives < 1:
         raise ValueError(f"{op}: max_positives must be at least 1, not {max_positives}")
     one_of(op, "boundary", boundary, ("inclusive", "exclusive"))
-    if not use_triton(op, impl, [scores, partition]):
+    one_of(op, "sample_weight", sample_weight, ("none", "concave"))
+    unfit = f"at most {MAX_CLASSES} classes in Triton, got {classes}" if classes > MAX_CLASSES else None
+    if not use_triton(op, impl, [scores, partition], unfit):
         return reference.ambiguous_loss(
-            scores, partition, threshold=threshold, boundary=boundary, max_positives=max_positives
-        )
-    if classes > MAX_CLASSES:
-        raise ValueError(f'{op}: at most {MAX_CLASSES} classes in Triton, got {classes}; use impl="reference"')
+            scores, partition, threshold=threshold, boundary=boundary, max_positives=max_positives,
+            sample_weight=sample_weight,
+        )  # fmt: skip
     limit = classes if max_positives is None else min(max_positives, classes)
-    inclusive = boundary == "inclusive"
+    options = threshold, boundary == "inclusive", limit, sample_weight == "concave"
     if torch.is_grad_enabled() and scores.requires_grad:
-        return _AmbiguousLoss.apply(scores, partition.detach(), threshold, inclusive, limit)  # type: ignore[no-any-return]
-    loss: Tensor = _forward(scores, partition, threshold, inclusive, limit)
+        return _AmbiguousLoss.apply(scores, partition.detach(), *options)  # type: ignore[no-any-return]
+    loss: Tensor = _forward(scores, partition, *options)
     return loss
 
 
-def _run_forward(scores: Tensor, partition: Tensor, threshold: float, inclusive: bool, limit: int) -> Tensor:
+def _run_forward(
+    scores: Tensor, partition: Tensor, threshold: float, inclusive: bool, limit: int, concave: bool
+) -> Tensor:
     from ferbench.kernels.ambiguous.kernel import ambiguous_forward
 
-    return ambiguous_forward(scores, partition, threshold, inclusive, limit, with_grad=False)[0]
+    return ambiguous_forward(scores, partition, threshold, inclusive, limit, concave, with_grad=False)[0]
 
 
 def _run_forward_grad(
-    scores: Tensor, partition: Tensor, threshold: float, inclusive: bool, limit: int
+    scores: Tensor, partition: Tensor, threshold: float, inclusive: bool, limit: int, concave: bool
 ) -> tuple[Tensor, Tensor]:
     from ferbench.kernels.ambiguous.kernel import ambiguous_forward
 
-    return ambiguous_forward(scores, partition, threshold, inclusive, limit, with_grad=True)
+    return ambiguous_forward(scores, partition, threshold, inclusive, limit, concave, with_grad=True)
 
 
 def _fake_loss(scores: Tensor) -> Tensor:
     return scores.new_empty(scores.shape[0], dtype=accumulate_dtype(scores))
 
 
-_forward = opaque_op(
-    "ambiguous_loss(Tensor scores, Tensor partition, float threshold, bool inclusive, int limit) -> Tensor",
-    _run_forward,
-    lambda scores, partition, threshold, inclusive, limit: _fake_loss(scores),
-)
+_ARGUMENTS = "(Tensor scores, Tensor partition, float threshold, bool inclusive, int limit, bool concave)"
+_forward = opaque_op(f"ambiguous_loss{_ARGUMENTS} -> Tensor", _run_forward, lambda scores, *_: _fake_loss(scores))
 _forward_grad = opaque_op(
-    "ambiguous_loss_grad(Tensor scores, Tensor partition, float threshold, bool inclusive, int limit)"
-    " -> (Tensor, Tensor)",
+    f"ambiguous_loss_grad{_ARGUMENTS} -> (Tensor, Tensor)",
     _run_forward_grad,
-    lambda scores, partition, threshold, inclusive, limit: (_fake_loss(scores), scores.new_empty(scores.shape)),
+    lambda scores, *_: (_fake_loss(scores), scores.new_empty(scores.shape)),
 )
 
 
@@ -103,13 +113,12 @@ class _AmbiguousLoss(torch.autograd.Function):
     """The gradient is taken while the row is in registers; backward only scales it."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, partition: Tensor, threshold: float, inclusive: bool, limit: int) -> Tensor:
-        loss, grad = _forward_grad(scores, partition, threshold, inclusive, limit)
-        ctx.save_for_backward(grad)
+    def forward(ctx: Any, scores: Tensor, partition: Tensor, *options: Any) -> Tensor:
+        loss, grad = _forward_grad(scores, partition, *options)
+        ctx.grad = grad  # a buffer of this op's own: nobody else can write to it
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (grad,) = ctx.saved_tensors
-        return (grad * grad_loss.unsqueeze(1)).to(grad.dtype), None, None, None, None
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        return scaled_rows(ctx.grad, grad_loss), None, None, None, None, None

@@ -10,10 +10,25 @@ right-hand side cannot cancel; up to there the cosines are used with their diago
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from ferbench.kernels.dispatch import accumulate_dtype
+
+
+class Rows(NamedTuple):
+    """A set of rows of the centre loss.
+
+    features: [B, D]; labels: [B] integers in [0, K), not looked at where `mask` is False; mask: [B] bool, the rows that
+    count, or None for all; divisor: what their sum is divided by, a number or a tensor [] without gradient.
+    """
+
+    features: Tensor
+    labels: Tensor
+    mask: Tensor | None = None
+    divisor: float | Tensor = 1.0
 
 
 def center_etf_loss(
@@ -22,28 +37,36 @@ def center_etf_loss(
     centers: Tensor,
     *,
     mask: Tensor | None = None,
+    divisor: float | Tensor | None = None,
+    more: Rows | None = None,
     etf: str = "paper",
-    reduction: str = "mean",
 ) -> tuple[Tensor, Tensor]:
     """See `ferbench.kernels.center_etf_loss`; shapes: features [B, D], labels [B], centers [K, D], mask [B]."""
     dtype = accumulate_dtype(features, centers)
     with torch.autocast(features.device.type, enabled=False):
         wide = centers.to(dtype)
-        return center_loss(features.to(dtype), labels, wide, mask, reduction), etf_loss(wide, etf)
+        center = center_loss(wide, Rows(features.to(dtype), labels, mask, kept_rows(features, mask, divisor)))
+        if more is not None:
+            center = center + center_loss(wide, more._replace(features=more.features.to(dtype)))
+        return center, etf_loss(wide, etf)
 
 
-def center_loss(features: Tensor, labels: Tensor, centers: Tensor, mask: Tensor | None, reduction: str) -> Tensor:
-    """Half the summed squared distance of each kept row to its centre, or its mean over the kept rows."""
+def kept_rows(features: Tensor, mask: Tensor | None, divisor: float | Tensor | None) -> float | Tensor:
+    """`divisor`, or where it is None the number of kept rows, 1 where none is."""
+    if divisor is not None:
+        return divisor
+    return float(max(1, features.shape[0])) if mask is None else mask.sum().clamp(min=1)
+
+
+def center_loss(centers: Tensor, rows: Rows) -> Tensor:
+    """Half the summed squared distance of each kept row to its centre, over the divisor."""
+    features, labels, mask, divisor = rows
     if mask is not None:
         labels = labels.masked_fill(~mask, 0)
     offset = features - centers.index_select(0, labels.long())
     if mask is not None:
         offset = offset.masked_fill(~mask[:, None], 0.0)
-    total = 0.5 * offset.square().sum()
-    if reduction == "sum":
-        return total
-    kept = features.new_tensor(features.shape[0]) if mask is None else mask.sum()
-    return total / kept.clamp(min=1)
+    return 0.5 * offset.square().sum() / divisor
 
 
 def etf_loss(centers: Tensor, form: str) -> Tensor:

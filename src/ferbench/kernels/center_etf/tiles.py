@@ -29,25 +29,29 @@ def _load_unit(p_centers, p_mean, p_r, o_k, o_d, K, D, row, column, ACC: tl.cons
 def _direction_kernel(
     p_centers,  # [K, D]
     p_mean,  # [D]
-    p_floor,  # [] squared length up to which a centred centre is rounding
     p_r,  # [K] 1 / length, 0 for a centre without direction
     K,
     D,
     row,
     column,
     ACC: tl.constexpr,
+    EPS: tl.constexpr,
     BK: tl.constexpr,
     BD: tl.constexpr,
 ):
     o_k = tl.program_id(0).to(tl.int64) * BK + tl.arange(0, BK)
     b_square = tl.zeros([BK], ACC)
+    mean_square = tl.zeros([], ACC)
     for start in range(0, D, BD):
         o_d = start + tl.arange(0, BD).to(tl.int64)
         m = (o_k < K)[:, None] & (o_d < D)[None, :]
         b_h = tl.load(p_centers + o_k[:, None] * row + o_d[None, :] * column, mask=m, other=0.0).to(ACC)
-        b_v = tl.where(m, b_h - tl.load(p_mean + o_d, mask=o_d < D, other=0.0)[None, :], 0.0)
+        b_mean = tl.load(p_mean + o_d, mask=o_d < D, other=0.0)
+        mean_square += tl.sum(b_mean * b_mean)
+        b_v = tl.where(m, b_h - b_mean[None, :], 0.0)
         b_square += tl.sum(b_v * b_v, axis=1)
-    alive = b_square > tl.load(p_floor)
+    # a centre that is the mean up to rounding has no direction
+    alive = b_square > (8 * EPS) * (8 * EPS) * mean_square
     tl.store(p_r + o_k, tl.where(alive, 1.0 / tl.sqrt(tl.where(alive, b_square, 1.0)), 0.0), mask=o_k < K)
 
 
@@ -58,11 +62,11 @@ def _pairs_kernel(
     p_r,  # [K]
     p_pairs,  # [K, K] W
     p_partial,  # [blocks of k, blocks of t] sum of w^2 over the tile
+    shift: tl.float64,
     K,
     D,
     row,
     column,
-    shift: tl.float64,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
     BK: tl.constexpr,
@@ -130,11 +134,11 @@ def _apply_kernel(
     p_total,  # [D] column sum, read only with GRAM
     p_du,  # [K, D] dU
     p_along,  # [K, J] dU . u over this block of columns
+    shift: tl.float64,
     K,
     D,
     row,
     column,
-    shift: tl.float64,
     GRAM: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -171,7 +175,7 @@ def _project_kernel(
     p_centers,  # [K, D]
     p_mean,  # [D]
     p_r,  # [K]
-    p_along,  # [K] dU . u
+    p_along,  # [K, J] dU . u by blocks of columns
     p_du,  # [K, D] dU in, dV out
     p_partial,  # [S, D] sum of dV over each span of centres
     K,
@@ -179,10 +183,13 @@ def _project_kernel(
     span,
     row,
     column,
+    J: tl.constexpr,
+    JP: tl.constexpr,
     ACC: tl.constexpr,
     BK: tl.constexpr,
     BD: tl.constexpr,
 ):
+    o_j = tl.arange(0, JP)
     i_s = tl.program_id(0).to(tl.int64)
     o_d = tl.program_id(1).to(tl.int64) * BD + tl.arange(0, BD)
     b_sum = tl.zeros([BD], ACC)
@@ -191,7 +198,8 @@ def _project_kernel(
         m = (o_k < K)[:, None] & (o_d < D)[None, :]
         b_unit = _load_unit(p_centers, p_mean, p_r, o_k, o_d, K, D, row, column, ACC)
         b_r = tl.load(p_r + o_k, mask=o_k < K, other=0.0)
-        b_along = tl.load(p_along + o_k, mask=o_k < K, other=0.0)
+        m_j = (o_k < K)[:, None] & (o_j < J)[None, :]
+        b_along = tl.sum(tl.load(p_along + o_k[:, None] * J + o_j[None, :], mask=m_j, other=0.0), axis=1)
         p_block = p_du + o_k[:, None] * D + o_d[None, :]
         b_dv = b_r[:, None] * (tl.load(p_block, mask=m, other=0.0) - b_along[:, None] * b_unit)
         tl.store(p_block, b_dv, mask=m)
@@ -199,12 +207,32 @@ def _project_kernel(
     tl.store(p_partial + i_s * D + o_d, b_sum, mask=o_d < D)
 
 
+@triton.jit
+def _labels(p_labels, p_weight, o_b, B, K):
+    """Labels and weights of a block of rows, label -1 where the row does not count; and whether one is out of range."""
+    b_weight = tl.load(p_weight + o_b, mask=o_b < B, other=0.0)
+    counts = b_weight != 0.0
+    b_label = tl.load(p_labels + o_b, mask=counts, other=-1).to(tl.int64)
+    wrong = counts & ((b_label < 0) | (b_label >= K))
+    return tl.where(wrong, -1, b_label), b_weight, wrong
+
+
+@triton.jit
+def _offsets(p_features, p_centers, b_label, m_row, o_b, o_d, D, features_row, features_column, row, column, ACC):
+    """Block [b, d] of x - h, zero where a row does not count."""
+    m = m_row[:, None] & (o_d < D)[None, :]
+    p_x = p_features + o_b[:, None] * features_row + o_d[None, :] * features_column
+    p_h = p_centers + b_label[:, None] * row + o_d[None, :] * column
+    return tl.load(p_x, mask=m, other=0.0).to(ACC) - tl.load(p_h, mask=m, other=0.0).to(ACC)
+
+
 @triton.jit(do_not_specialize=["B", "K"])
 def _distance_kernel(
     p_features,  # [B, D]
-    p_labels,  # [B] int64, -1 where the row does not count
+    p_labels,  # [B] integers
+    p_weight,  # [B], 0 where the row does not count
     p_centers,  # [K, D]
-    p_partial,  # [blocks of rows] sum of |x - h|^2
+    p_partial,  # [blocks of rows] half the weighted sum of |x - h|^2
     B,
     K,
     D,
@@ -217,26 +245,25 @@ def _distance_kernel(
     BD: tl.constexpr,
 ):
     o_b = tl.program_id(0).to(tl.int64) * BB + tl.arange(0, BB)
-    b_label = tl.load(p_labels + o_b, mask=o_b < B, other=-1)
+    b_label, b_weight, wrong = _labels(p_labels, p_weight, o_b, B, K)
     # a label outside [0, K) makes the loss NaN instead of reading another tensor's memory
-    b_sum = tl.where((b_label < -1) | (b_label >= K), float("nan"), tl.zeros([BB], ACC))
-    valid = (b_label >= 0) & (b_label < K)
+    b_sum = tl.where(wrong, float("nan"), tl.zeros([BB], ACC))
     for start in range(0, D, BD):
         o_d = start + tl.arange(0, BD).to(tl.int64)
-        m = valid[:, None] & (o_d < D)[None, :]
-        p_x = p_features + o_b[:, None] * features_row + o_d[None, :] * features_column
-        p_h = p_centers + b_label[:, None] * row + o_d[None, :] * column
-        b_offset = tl.load(p_x, mask=m, other=0.0).to(ACC) - tl.load(p_h, mask=m, other=0.0).to(ACC)
+        b_offset = _offsets(
+            p_features, p_centers, b_label, b_label >= 0, o_b, o_d, D, features_row, features_column, row, column, ACC
+        )
         b_sum += tl.sum(b_offset * b_offset, axis=1)
-    tl.store(p_partial + tl.program_id(0), tl.sum(b_sum))
+    tl.store(p_partial + tl.program_id(0), 0.5 * tl.sum(b_weight * b_sum))
 
 
 @triton.jit(do_not_specialize=["B", "K"])
 def _features_bwd_kernel(
     p_features,  # [B, D]
-    p_labels,  # [B] int64, -1 where the row does not count
+    p_labels,  # [B] integers
+    p_weight,  # [B], 0 where the row does not count
     p_centers,  # [K, D]
-    p_weight,  # [] incoming gradient times 1 / kept rows
+    p_grad_center,  # [] incoming gradient of the centre loss
     p_dfeatures,  # [B, D]
     B,
     K,
@@ -251,25 +278,108 @@ def _features_bwd_kernel(
 ):
     o_b = tl.program_id(0).to(tl.int64) * BB + tl.arange(0, BB)
     o_d = tl.program_id(1).to(tl.int64) * BD + tl.arange(0, BD)
-    b_label = tl.load(p_labels + o_b, mask=o_b < B, other=-1)
-    m = ((b_label >= 0) & (b_label < K))[:, None] & (o_d < D)[None, :]
-    p_x = p_features + o_b[:, None] * features_row + o_d[None, :] * features_column
-    p_h = p_centers + b_label[:, None] * row + o_d[None, :] * column
-    b_offset = tl.load(p_x, mask=m, other=0.0).to(ACC) - tl.load(p_h, mask=m, other=0.0).to(ACC)
+    b_label, b_weight, _ = _labels(p_labels, p_weight, o_b, B, K)
+    b_offset = _offsets(
+        p_features, p_centers, b_label, b_label >= 0, o_b, o_d, D, features_row, features_column, row, column, ACC
+    )
     p_out = p_dfeatures + o_b[:, None] * D + o_d[None, :]
-    tl.store(p_out, tl.load(p_weight) * b_offset, mask=(o_b < B)[:, None] & (o_d < D)[None, :])
+    b_weight = (b_weight * tl.load(p_grad_center))[:, None]
+    tl.store(p_out, b_weight * b_offset, mask=(o_b < B)[:, None] & (o_d < D)[None, :])
+
+
+@triton.jit
+def _add_dv(b_dh, p_dv, p_spans, p_etf, p_grad_etf, o_k, o_d, K, D, SPANS: tl.constexpr, PAPER: tl.constexpr):
+    """The centres' gradient [k, d] plus the ETF term's: dV less its mean over the centres, summed from its spans."""
+    m_d = o_d < D
+    b_dmean = tl.zeros_like(tl.sum(b_dh, axis=0))
+    for i in range(SPANS):
+        b_dmean += tl.load(p_spans + i * D + o_d, mask=m_d, other=0.0)
+    m = (o_k < K)[:, None] & m_d[None, :]
+    b_dv = tl.load(p_dv + o_k[:, None] * D + o_d[None, :], mask=m, other=0.0) - (b_dmean / K)[None, :]
+    return b_dh + tl.load(p_grad_etf) * (4.0 if PAPER else 2.0 / tl.load(p_etf)) * b_dv
+
+
+@triton.jit
+def _add_by_class(b_one, b_x, b_sum, EXACT: tl.constexpr):
+    """b_sum + onehot . x: float32 in three bfloat16 parts, which are all of it, as onehot is exact in any type."""
+    if EXACT:
+        b_sum = tl.dot(b_one.to(b_x.dtype), b_x, b_sum, input_precision="ieee", out_dtype=b_sum.dtype)
+    else:
+        b_one = b_one.to(tl.bfloat16)
+        b_high = b_x.to(tl.bfloat16)
+        b_x -= b_high.to(tl.float32)
+        b_middle = b_x.to(tl.bfloat16)
+        b_low = (b_x - b_middle.to(tl.float32)).to(tl.bfloat16)
+        b_sum = tl.dot(b_one, b_low, b_sum)
+        b_sum = tl.dot(b_one, b_middle, b_sum)
+        b_sum = tl.dot(b_one, b_high, b_sum)
+    return b_sum
+
+
+@triton.jit(do_not_specialize=["B", "K", "span"])
+def _centers_onehot_kernel(
+    p_features,  # [B, D]
+    p_labels,  # [B] integers
+    p_weight,  # [B], 0 where the row does not count
+    p_centers,  # [K, D]
+    p_grad_center,  # [] incoming gradient of the centre loss
+    p_grad_etf,  # [] incoming gradient of the ETF term
+    p_etf,  # [] the ETF term
+    p_dv,  # [K, D] dV
+    p_spans,  # [SPANS, D] sum of dV over each span of centres
+    p_dcenters,  # [S, K, D] share of each span of rows
+    B,
+    K,
+    D,
+    span,
+    features_row,
+    features_column,
+    row,
+    column,
+    SPANS: tl.constexpr,
+    PAPER: tl.constexpr,
+    EXACT: tl.constexpr,
+    ACC: tl.constexpr,
+    BB: tl.constexpr,
+    BK: tl.constexpr,
+    BD: tl.constexpr,
+):
+    o_k = tl.program_id(0).to(tl.int64) * BK + tl.arange(0, BK)
+    o_d = tl.program_id(1).to(tl.int64) * BD + tl.arange(0, BD)
+    i_s = tl.program_id(2).to(tl.int64)
+    incoming = tl.load(p_grad_center)
+    b_sum = tl.zeros([BK, BD], ACC)
+    for start in range(0, span, BB):
+        o_b = i_s * span + start + tl.arange(0, BB)
+        b_label, b_weight, _ = _labels(p_labels, p_weight, o_b, B, K)
+        b_one = o_k[:, None] == b_label[None, :]
+        # rows of other centres are not read: over all blocks of centres each row is read once
+        b_label -= tl.program_id(0).to(tl.int64) * BK
+        m_row = (b_label >= 0) & (b_label < BK)
+        p_block = p_centers + tl.program_id(0).to(tl.int64) * BK * row
+        b_offset = _offsets(
+            p_features, p_block, b_label, m_row, o_b, o_d, D, features_row, features_column, row, column, ACC
+        )
+        b_sum = _add_by_class(b_one, b_offset * (b_weight * incoming)[:, None], b_sum, EXACT)
+    b_dh = -b_sum
+    if i_s == 0:
+        b_dh = _add_dv(b_dh, p_dv, p_spans, p_etf, p_grad_etf, o_k, o_d, K, D, SPANS, PAPER)
+    m = (o_k < K)[:, None] & (o_d < D)[None, :]
+    tl.store(p_dcenters + (i_s * K + o_k[:, None]) * D + o_d[None, :], b_dh, mask=m)
 
 
 @triton.jit(do_not_specialize=["K"])
-def _centers_bwd_kernel(
+def _centers_sorted_kernel(
     p_features,  # [B, D]
+    p_weight,  # [B]
     p_order,  # [B] rows sorted by label
     p_bounds,  # [K + 1] where each label's rows begin in p_order
     p_centers,  # [K, D]
-    p_weight,  # [] incoming gradient times 1 / kept rows
-    p_factor,  # [] incoming gradient of the ETF term times 4, or 2 / etf
+    p_grad_center,  # [] incoming gradient of the centre loss
+    p_grad_etf,  # [] incoming gradient of the ETF term
+    p_etf,  # [] the ETF term
     p_dv,  # [K, D] dV
-    p_dmean,  # [D] mean of dV over the centres
+    p_spans,  # [SPANS, D] sum of dV over each span of centres
     p_dcenters,  # [S, K, D] share of each split
     K,
     D,
@@ -277,6 +387,8 @@ def _centers_bwd_kernel(
     features_column,
     row,
     column,
+    SPANS: tl.constexpr,
+    PAPER: tl.constexpr,
     ACC: tl.constexpr,
     BB: tl.constexpr,
     BD: tl.constexpr,
@@ -290,15 +402,17 @@ def _centers_bwd_kernel(
     begin = first + i_s * share
     end = tl.minimum(begin + share, last)
     b_h = tl.load(p_centers + i_k * row + o_d * column, mask=m_d, other=0.0).to(ACC)
-    b_sum = tl.zeros([BD], ACC)
+    b_sum = tl.zeros([1, BD], ACC)
     for start in range(begin, end, BB):
         o_b = start + tl.arange(0, BB)
         o_row = tl.load(p_order + o_b, mask=o_b < end, other=0)
+        b_weight = tl.load(p_weight + o_row, mask=o_b < end, other=0.0)
         m = (o_b < end)[:, None] & m_d[None, :]
         p_x = p_features + o_row[:, None] * features_row + o_d[None, :] * features_column
-        b_sum += tl.sum(tl.where(m, b_h[None, :] - tl.load(p_x, mask=m, other=0.0).to(ACC), 0.0), axis=0)
-    b_dh = tl.load(p_weight) * b_sum
+        b_offset = tl.where(m, b_h[None, :] - tl.load(p_x, mask=m, other=0.0).to(ACC), 0.0)
+        b_sum += tl.sum(b_weight[:, None] * b_offset, axis=0)[None, :]
+    b_dh = tl.load(p_grad_center) * b_sum
+    o_k = i_k + tl.arange(0, 1)
     if i_s == 0:
-        b_dv = tl.load(p_dv + i_k * D + o_d, mask=m_d, other=0.0) - tl.load(p_dmean + o_d, mask=m_d, other=0.0)
-        b_dh += tl.load(p_factor) * b_dv
-    tl.store(p_dcenters + (i_s * K + i_k) * D + o_d, b_dh, mask=m_d)
+        b_dh = _add_dv(b_dh, p_dv, p_spans, p_etf, p_grad_etf, o_k, o_d, K, D, SPANS, PAPER)
+    tl.store(p_dcenters + (i_s * K + o_k[:, None]) * D + o_d[None, :], b_dh, mask=m_d[None, :])

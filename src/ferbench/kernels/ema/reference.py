@@ -10,7 +10,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def ema_update(
-    averages: Sequence[Tensor], values: Sequence[Tensor], decay: float | Tensor, *, shrink: float = 1.0
+    averages: Sequence[Tensor], values: Sequence[Tensor], decay: float | Tensor, *, shrink: float | Tensor = 1.0
 ) -> None:
     """See `ferbench.kernels.ema_update`."""
     if not averages:
@@ -19,5 +19,5 @@ def ema_update(
         torch._foreach_lerp_(list(averages), list(values), [1.0 - decay] * len(averages))
     else:
         torch._foreach_lerp_(list(averages), list(values), 1.0 - decay)
-    if shrink != 1.0:
+    if isinstance(shrink, Tensor) or shrink != 1.0:
         torch._foreach_mul_(list(values), shrink)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ferbench.kernels.dispatch import accumulate_dtype, launch, triton_type
+from ferbench.kernels.dispatch import Plan, accumulate_dtype, ceil_div, launch, layout, power_of_two, triton_type
 
 ELEMENTS = 1024  # per program and expert
 MAX_BLOCK = 512  # features per program
@@ -103,7 +103,7 @@ def _mix_backward_kernel(
 
 def mix_options(features: int, *tensors: Tensor) -> dict[str, Any]:
     """The compile-time part of a launch over `features` columns."""
-    block = min(max(triton.next_power_of_2(features), 8), MAX_BLOCK)
+    block = min(max(power_of_two(features), 8), MAX_BLOCK)
     return {"ACC": triton_type(accumulate_dtype(*tensors)), "ROWS": ELEMENTS // block, "BLOCK": block, "num_warps": 4}
 
 
@@ -112,11 +112,13 @@ def mix_forward(weights: Tensor, outputs: Tensor) -> Tensor:
     rows, experts, features = outputs.shape
     dtype = torch.promote_types(weights.dtype, outputs.dtype)
     mixed = torch.empty((rows, features), dtype=dtype, device=outputs.device)
-    options = mix_options(features, weights, outputs)
-    launch(
-        _mix_forward_kernel, (triton.cdiv(rows, options["ROWS"]), triton.cdiv(features, options["BLOCK"])),
-        weights, outputs, mixed, rows, experts, features, *weights.stride(), *outputs.stride(), **options,
-    )  # fmt: skip
+
+    def plan() -> Plan:
+        options = mix_options(features, weights, outputs)
+        scalars = rows, experts, features, *weights.stride(), *outputs.stride()
+        return Plan((ceil_div(rows, options["ROWS"]), ceil_div(features, options["BLOCK"])), scalars, options)
+
+    launch(_mix_forward_kernel, (layout(weights), layout(outputs)), (weights, outputs, mixed), plan)
     return mixed
 
 
@@ -125,9 +127,16 @@ def mix_backward(grad: Tensor, weights: Tensor, outputs: Tensor) -> tuple[Tensor
     rows, experts, features = outputs.shape
     grad_weights = torch.empty((rows, experts), dtype=weights.dtype, device=weights.device)
     grad_outputs = torch.empty((rows, experts, features), dtype=outputs.dtype, device=outputs.device)
-    options = mix_options(features, weights, outputs)
+
+    def plan() -> Plan:
+        options = mix_options(features, weights, outputs)
+        scalars = rows, experts, features, *grad.stride(), *weights.stride(), *outputs.stride()
+        return Plan((ceil_div(rows, options["ROWS"]),), scalars, options)
+
     launch(
-        _mix_backward_kernel, (triton.cdiv(rows, options["ROWS"]),), grad, weights, outputs, grad_weights, grad_outputs,
-        rows, experts, features, *grad.stride(), *weights.stride(), *outputs.stride(), **options,
-    )  # fmt: skip
+        _mix_backward_kernel,
+        (layout(grad), layout(weights), layout(outputs)),
+        (grad, weights, outputs, grad_weights, grad_outputs),
+        plan,
+    )
     return grad_weights, grad_outputs

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ferbench.kernels.dispatch import Impl, has_shape, one_of, opaque_op, use_triton
+from ferbench.kernels.dispatch import Impl, has_shape, once_differentiable, one_of, opaque_op, use_triton
 from ferbench.kernels.gate import reference
 
 MAX_EXPERTS = 256
@@ -37,13 +36,11 @@ def topk_gate(logits: Tensor, k: int, *, activation: reference.Activation = "sof
     if not 1 <= k <= logits.shape[1]:
         raise ValueError(f"{op}: k must lie in 1..{logits.shape[1]} (the number of experts), not {k}")
     one_of(op, "activation", activation, ("softplus", "none"))
-    if not use_triton(op, impl, [logits]):
-        return reference.topk_gate(logits, k, activation=activation)
+    unfit = None
     if logits.shape[1] > MAX_EXPERTS or k > MAX_KEPT:
-        raise ValueError(
-            f"{op}: Triton takes at most {MAX_EXPERTS} experts and k {MAX_KEPT}, not {logits.shape[1]} and {k}; "
-            'use impl="reference"'
-        )
+        unfit = f"at most {MAX_EXPERTS} experts and k {MAX_KEPT} in Triton, got {logits.shape[1]} and {k}"
+    if not use_triton(op, impl, [logits], unfit):
+        return reference.topk_gate(logits, k, activation=activation)
     return _TopkGate.apply(logits, k, activation == "softplus")  # type: ignore[no-any-return]
 
 

@@ -9,9 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ferbench.kernels import ema_update
+from ferbench.kernels import MovingAverage
 from ferbench.methods.base import Prediction
 from ferbench.methods.blocks.modes import kept_statistics
+
+Statistics = Literal["student's", "averaged"]
 
 
 class EmaTeacher(nn.Module):
@@ -36,7 +38,7 @@ class EmaTeacher(nn.Module):
         decay: float,
         *,
         training: bool = False,
-        statistics: Literal["student's", "averaged"] = "student's",
+        statistics: Statistics = "student's",
         warm_up: bool = False,
     ) -> None:
         super().__init__()
@@ -46,12 +48,12 @@ class EmaTeacher(nn.Module):
             raise ValueError(
                 "a teacher in evaluation mode needs statistics='averaged': the student's fit other weights"
             )
-        self.statistics = statistics
         self.model = frozen_copy(model)
         self.decay = decay
         self.as_in_training = training
         self.warm_up = warm_up
         self.register_buffer("updates", torch.zeros(()))
+        self.following = Following(statistics)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> EmaTeacher:
@@ -72,16 +74,49 @@ class EmaTeacher(nn.Module):
         if self.warm_up:
             decay = ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
         self.updates.add_(1)
-        ours, theirs = list(self.model.buffers()), list(student.buffers())
+        self.following.step(self.model, student, decay)
+
+
+class Following:
+    """How one model follows another of the same shape: parameters by a moving average, buffers as they are.
+
+    statistics: "averaged" takes floating-point buffers into the average. The tensors are listed once, at the first
+    step: by then both models lie on their device. They are listed anew for another student, or after a move. A copy of
+    the owner has tensors of its own, and lists those.
+    """
+
+    def __init__(self, statistics: Statistics = "student's") -> None:
+        self.statistics = statistics
+        self._first: tuple[int, ...] = ()
+        self._average = MovingAverage([], [])
+        self._copied: tuple[list[Tensor], list[Tensor]] = [], []
+
+    def __deepcopy__(self, memo: object) -> Following:
+        return Following(self.statistics)
+
+    def __reduce__(self) -> tuple[type[Following], tuple[Statistics]]:
+        return Following, (self.statistics,)
+
+    @torch.no_grad()
+    def step(self, model: nn.Module, student: nn.Module, decay: float | Tensor) -> None:
+        """One step of `model` towards `student`."""
+        first = tuple(next(module.parameters()).data_ptr() for module in (model, student))
+        if first != self._first:
+            self._first = first
+            self._list(model, student)
+        self._average.update(decay)
+        if self._copied[0]:
+            torch._foreach_copy_(*self._copied)
+
+    def _list(self, model: nn.Module, student: nn.Module) -> None:
+        ours, theirs = list(model.buffers()), list(student.buffers())
         averaged = [b.is_floating_point() and self.statistics == "averaged" for b in ours]
-        ema_update(
-            [*(p.data for p in self.model.parameters()), *compress(ours, averaged)],
-            [*(p.data for p in student.parameters()), *compress(theirs, averaged)],
-            decay,
-        )
         copied = [not moved for moved in averaged]
-        if any(copied):
-            torch._foreach_copy_(list(compress(ours, copied)), list(compress(theirs, copied)))
+        self._average = MovingAverage(
+            [*(p.data for p in model.parameters()), *compress(ours, averaged)],
+            [*(p.data for p in student.parameters()), *compress(theirs, averaged)],
+        )
+        self._copied = list(compress(ours, copied)), list(compress(theirs, copied))
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

@@ -51,7 +51,7 @@ import torch
 from torch import Tensor, nn
 
 from ferbench.kernels import ambiguous_loss
-from ferbench.kernels.ambiguous.reference import Boundary, positive_set
+from ferbench.kernels.ambiguous.reference import Boundary, SampleWeight
 from ferbench.methods.base import (
     Labelled,
     Learner,
@@ -94,7 +94,7 @@ class LEAFOptions:
     partition_threshold: float = 0.9
     boundary: Boundary = "inclusive"
     max_positives: int | None = None
-    sample_weight: Literal["none", "concave"] = "none"
+    sample_weight: SampleWeight = "none"
     rescale: bool = False
     gate: Literal["none", "sample", "batch"] = "none"
     unlabelled_weight: float = 1.0
@@ -184,17 +184,14 @@ class LEAF(PlugIn):
         strong, weak = passes.strong[0].logits.float(), self.weak_logits(passes)
         scores, partition = (weak, strong) if options.direction == "strong_to_weak" else (strong, weak)
         partition = partition.detach()
-        loss = ambiguous_loss(
+        return ambiguous_loss(
             scores if options.scores == "logits" else scores.softmax(dim=1),
             partition,
             threshold=options.partition_threshold,
             boundary=options.boundary,
             max_positives=options.max_positives,
+            sample_weight=options.sample_weight,
         )
-        if options.sample_weight == "none":
-            return loss
-        positive = positive_set(partition, options.partition_threshold, options.boundary, options.max_positives)
-        return loss * concave_weight(partition.softmax(dim=1), positive)
 
     def weak_logits(self, passes: Passes) -> Tensor:
         """The weak views' prediction [U, K]: one view's logits, or the mean of several, with gradient."""
@@ -202,19 +199,6 @@ class LEAF(PlugIn):
         if self.options.weak_mean == "logits":
             return torch.stack(views).float().mean(dim=0)
         return mean_probability(views)
-
-
-def concave_weight(probabilities: Tensor, positive: Tensor) -> Tensor:
-    """log(1 + 50 (c - q)) / log(1 + 50 c) [B] of probabilities [B, K] and their positive classes [B, K].
-
-    q: probability of the first class outside the positive set (where none is, the last of it); c: mean of the
-    positive ones' and q.
-    """
-    ranked = probabilities.sort(dim=1, descending=True).values
-    last = positive.sum(dim=1, keepdim=True).clamp(max=probabilities.shape[1] - 1)
-    q = ranked.gather(1, last).squeeze(1)
-    c = ranked.cumsum(dim=1).gather(1, last).squeeze(1) / (last.squeeze(1) + 1)
-    return (torch.log1p(50 * (c - q)) / torch.log1p(50 * c)).clamp(0.0, 1.0)
 
 
 def _ratio(wanted: Tensor, value: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ferbench.kernels import center_etf_loss, pseudo_label
+from ferbench.kernels import Rows, center_etf_loss, pseudo_label
 from ferbench.methods.base import (
     Ask,
     Labelled,
@@ -154,18 +154,19 @@ class ReMoP(PlugIn):
 
     def regularisers(self, passes: Passes, labels: Tensor, pseudo: PseudoLabels | None) -> tuple[Tensor, Tensor]:
         """The centre loss over labelled and confident unlabelled rows, each a mean of its own, and Eq. 8."""
-        center, etf = self._center_loss(passes.labelled, labels, None)
-        if pseudo is not None:
-            center = center + self._center_loss(passes.strong[0], pseudo.label, pseudo.keep)[0]
+        known = self._rows(passes.labelled, labels, None)
+        more = None if pseudo is None else self._rows(passes.strong[0], pseudo.label, pseudo.keep)
+        center, etf = center_etf_loss(
+            known.features, known.labels, self.centers, divisor=known.divisor, more=more, etf=self.options.etf
+        )
         return self.options.center_scale * center, etf
 
-    def _center_loss(self, prediction: Prediction, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        center, etf = center_etf_loss(
-            self._feature(prediction), labels, self.centers, mask=mask, etf=self.options.etf, reduction="sum"
-        )
+    def _rows(self, prediction: Prediction, labels: Tensor, mask: Tensor | None) -> Rows:
+        """Rows of the centre loss, over their number or, for a sum, over their share of the processes."""
+        divisor: float | Tensor = len(labels) if mask is None else kept_count(mask)
         if self.options.reduction == "sum":
-            return center * processes(), etf
-        return center / (len(labels) if mask is None else kept_count(mask)), etf
+            divisor = 1 / processes()
+        return Rows(self._feature(prediction), labels, mask, divisor)
 
     def similarity(self, prediction: Prediction) -> Tensor:
         """p_s [B, K] in float32: cosine of feature and centre (Eq. 5), or their dot product (released). No gradient."""

@@ -13,8 +13,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from ferbench.bench.data.views.randaugment import affine_maps, cutout_boxes
-from ferbench.kernels.augment import color, geometry
-from ferbench.kernels.augment.resize import Interpolation, along_last, resize
+from ferbench.kernels.augmentation import color, geometry
+from ferbench.kernels.augmentation.resize import Interpolation, along_last, resize
 
 SHAPES = [(1, 48, 48), (3, 47, 53), (1, 53, 47), (3, 3, 5), (1, 1, 4), (3, 100, 100)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))

@@ -18,7 +18,7 @@ from ferbench.bench.data.views import augment
 from ferbench.bench.data.views.augment import StrongParams, ViewRecipe, WeakParams
 from ferbench.bench.data.views.randaugment import RANGES
 from ferbench.bench.speed.augment import PILLOW, pillow_cutout
-from ferbench.kernels.augment.plan import OPERATIONS
+from ferbench.kernels.augmentation.plan import OPERATIONS
 
 CASES = [(48, 48, 1, 48, 4), (47, 53, 1, 64, 8), (47, 53, 3, 40, 3), (100, 100, 3, 112, 0)]
 cases = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}x{c[1]}x{c[2]}-to-{c[3]}-pad{c[4]}")

@@ -25,9 +25,9 @@ from ferbench.bench.data.views.boxes import in_padded_crop, in_window, with_fall
 from ferbench.bench.data.views.composed import ComposedParams, apply_composed, draw_composed
 from ferbench.bench.data.views.randaugment import RANGES, cutout_boxes, operation_maps
 from ferbench.bench.data.views.resized_crop import windows
-from ferbench.kernels.augment.op import augment as kernel
-from ferbench.kernels.augment.plan import OPERATIONS, Plan, pack
-from ferbench.kernels.augment.resize import Interpolation
+from ferbench.kernels.augmentation.op import augment as kernel
+from ferbench.kernels.augmentation.plan import OPERATIONS, Plan, pack
+from ferbench.kernels.augmentation.resize import Interpolation
 from ferbench.kernels.dispatch import Impl
 
 View = Literal["weak", "weak2", "strong", "strong2", "plain"]

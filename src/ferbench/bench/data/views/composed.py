@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ferbench.bench.data.views.resized_crop import WindowParams, draw_windows, resized_crop, windows
 from ferbench.bench.data.views.timm_policy import TimmParams, apply_operations, draw_operations
-from ferbench.kernels.augment.reference import normalise
+from ferbench.kernels.augmentation.reference import normalise
 
 
 @dataclass(frozen=True)

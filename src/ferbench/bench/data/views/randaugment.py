@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ferbench.kernels.augment.plan import OPERATIONS
+from ferbench.kernels.augmentation.plan import OPERATIONS
 
 # Magnitudes: factor, bits, threshold, degrees, or share of the side. Posterize keeps the integer part: 4 to 7 bits
 # in equal shares. Where nothing is said the magnitude has no effect.

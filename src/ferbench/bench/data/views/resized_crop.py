@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ferbench.kernels.augment.resize import Interpolation, kernel
+from ferbench.kernels.augmentation.resize import Interpolation, kernel
 
 TRIES = 10
 RATIO = (3 / 4, 4 / 3)  # width over height

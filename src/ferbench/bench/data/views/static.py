@@ -14,7 +14,7 @@ from torch import Tensor
 from ferbench.bench.data.randomness import derive
 from ferbench.bench.data.views.augment import View, channels_last, columns, from_uniform, make_plan, planned
 from ferbench.bench.data.views.batches import Batches, ImageStore, Stream
-from ferbench.kernels.augment.plan import TAIL
+from ferbench.kernels.augmentation.plan import TAIL
 from ferbench.methods import Labelled, Unlabelled
 
 Field = tuple[torch.dtype, tuple[int, ...]]

@@ -13,8 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ferbench.kernels.augment import color
-from ferbench.kernels.augment.plan import OPERATIONS
+from ferbench.kernels.augmentation import color
+from ferbench.kernels.augmentation.plan import OPERATIONS
 
 BRIGHTNESS = tl.constexpr(OPERATIONS.index("brightness"))
 POSTERIZE = tl.constexpr(OPERATIONS.index("posterize"))

@@ -11,10 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ferbench.kernels.dispatch import accumulate_dtype, launch, triton_type
-from ferbench.kernels.info_nce.tiles import mask_numbers, operand_dtype, padded_features
-
-MAX_FEATURES = 8192
+from ferbench.kernels.contrast.tiles import mask_numbers, operand_dtype, padded_features
+from ferbench.kernels.dispatch import Plan, accumulate_dtype, ceil_div, launch, layout, power_of_two, triton_type
 
 
 @triton.jit(do_not_specialize=["N"])
@@ -55,18 +53,25 @@ def _unit_kernel(
 def normalise(a: Tensor, b: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Unit rows [2, N, DP] of both views and 1 / lengths [2, N]; zeros for zero rows and rows left out."""
     samples, features = a.shape
-    if features > MAX_FEATURES:
-        raise ValueError(f'info_nce: at most {MAX_FEATURES} features in Triton, got {features}; use impl="reference"')
     dtype, padded = accumulate_dtype(a), padded_features(features)
     unit = torch.empty((2, samples, padded), dtype=operand_dtype(a), device=a.device)
     inverse = torch.empty((2, samples), dtype=dtype, device=a.device)
     kept = mask_numbers(mask, unit)
-    columns = triton.next_power_of_2(padded)
-    rows = max(1, 2048 // columns)
     for i_view, view in enumerate((a, b)):
+
+        def plan(view: Tensor = view) -> Plan:
+            columns = power_of_two(padded)
+            rows = max(1, 2048 // columns)
+            options = {
+                "HAS_MASK": mask is not None, "ACC": triton_type(dtype), "ROWS": rows, "DP": padded,
+                "COLUMNS": columns, "num_warps": 4,
+            }  # fmt: skip
+            return Plan((ceil_div(samples, rows),), (samples, features, *view.stride(), kept.stride(0)), options)
+
         launch(
-            _unit_kernel, (triton.cdiv(samples, rows),), view, kept, unit[i_view], inverse[i_view], samples, features,
-            *view.stride(), kept.stride(0), HAS_MASK=mask is not None, ACC=triton_type(dtype), ROWS=rows, DP=padded,
-            COLUMNS=columns, num_warps=4,
-        )  # fmt: skip
+            _unit_kernel,
+            (layout(view), layout(mask), i_view),  # the second view's rows may begin anywhere
+            (view, kept, unit[i_view], inverse[i_view]),
+            plan,
+        )
     return unit, inverse

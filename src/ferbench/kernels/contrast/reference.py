@@ -48,10 +48,11 @@ def info_nce(
     dtype = torch.promote_types(a.dtype, torch.float32)
     keep = torch.ones(len(a), dtype=torch.bool, device=a.device) if mask is None else mask
     kept = keep.unsqueeze(1)
-    view_a = unit_rows(a.to(dtype).masked_fill(~kept, 0.0))
-    view_b = unit_rows(b.to(dtype).masked_fill(~kept, 0.0))
-    terms = anchor_losses(view_a, view_b, keep, temperature)
-    if symmetric:
-        terms = (terms + anchor_losses(view_b, view_a, keep, temperature)) / 2
+    with torch.autocast(a.device.type, enabled=False):  # else the cosines are in half precision
+        view_a = unit_rows(a.to(dtype).masked_fill(~kept, 0.0))
+        view_b = unit_rows(b.to(dtype).masked_fill(~kept, 0.0))
+        terms = anchor_losses(view_a, view_b, keep, temperature)
+        if symmetric:
+            terms = (terms + anchor_losses(view_b, view_a, keep, temperature)) / 2
     count = keep.sum()
     return (terms.sum() / count.clamp(min=1)).masked_fill(count < 2, 0.0)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from ferbench.kernels.dispatch import Impl, accumulate_dtype, has_shape, one_of, opaque_op, use_triton
-from ferbench.kernels.pseudo_label import reference
+from ferbench.kernels.pseudo import reference
+
+MAX_CLASSES = 8192  # that a kernel holds in registers
 
 
 def pseudo_label(
@@ -23,7 +25,7 @@ def pseudo_label(
     """Label, gate and confidence of unlabelled rows; nothing here carries a gradient.
 
     Args:
-        logits: [B, K] of the linear classifier, K >= 1.
+        logits: [B, K] of the linear classifier, 1 <= K (<= 8192 in Triton).
         feature_scores: [B, K] of the feature classifier (ReMoP Eq. 5: cosines; released code: dot products).
         beta: weight of the linear classifier, in [0, 1]; other than 1 only together with `feature_scores`.
         thresholds: one number, or a tensor of one per class [K] (or of none, []), to which the chosen label's
@@ -54,10 +56,10 @@ def pseudo_label(
             has_shape(op, "thresholds", thresholds, (logits.shape[1],))
         tensors.append(thresholds)
     one_of(op, "mix", mix, ("paper", "released"))
-    if use_triton(op, impl, tensors):
+    unfit = f"at most {MAX_CLASSES} classes in Triton, got {logits.shape[1]}" if logits.shape[1] > MAX_CLASSES else None
+    if use_triton(op, impl, tensors, unfit):
         each, one = (thresholds, 0.0) if isinstance(thresholds, Tensor) else (None, float(thresholds))
-        with torch.no_grad():
-            label, keep, confidence = _op(logits, feature_scores, each, beta, one, mix == "released")
+        label, keep, confidence = _op(logits, feature_scores, each, beta, one, mix == "released")
         return label, keep, confidence
     return reference.pseudo_label(logits, feature_scores=feature_scores, beta=beta, thresholds=thresholds, mix=mix)
 
@@ -65,7 +67,7 @@ def pseudo_label(
 def _run(
     logits: Tensor, features: Tensor | None, thresholds: Tensor | None, beta: float, threshold: float, released: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from ferbench.kernels.pseudo_label.kernel import pseudo_label_forward
+    from ferbench.kernels.pseudo.kernel import pseudo_label_forward
 
     return pseudo_label_forward(logits, features, thresholds, beta, threshold, released)
 

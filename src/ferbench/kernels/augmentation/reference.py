@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ferbench.kernels.augment import color, geometry
-from ferbench.kernels.augment.plan import OPERATIONS, unpack
-from ferbench.kernels.augment.resize import Interpolation, resize
+from ferbench.kernels.augmentation import color, geometry
+from ferbench.kernels.augmentation.plan import OPERATIONS, unpack
+from ferbench.kernels.augmentation.resize import Interpolation, resize
 
 _TABLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "brightness": lambda images, factor: color.brightness_lut(factor),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ferbench.kernels.augment.op import _run
+from ferbench.kernels.augmentation.op import _run
 
 
 def step(side: int, channels: int, size: int, operations: int = 3, gathered: bool = True, cubic: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ferbench.kernels.info_nce.op import _large, _large_backward, _small, _small_grad
+from ferbench.kernels.contrast.op import _large, _large_backward, _small, _small_grad
 
 
 def small(samples: int, features: int, dtype: torch.dtype = torch.float32, with_grad: bool = True) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ferbench.kernels.augment import geometry
+from ferbench.kernels.augmentation import geometry
 
 FILL_RED, FILL_GREEN, FILL_BLUE = (tl.constexpr(value) for value in geometry.FILL)
 FILL_GREY = tl.constexpr(geometry.GREY_FILL)

@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ferbench.kernels.dispatch import Impl, accumulate_dtype, has_shape, opaque_op, use_triton
-from ferbench.kernels.info_nce import reference
-from ferbench.kernels.info_nce.tiles import operand_dtype, padded_features
+from ferbench.kernels.contrast import reference
+from ferbench.kernels.contrast.tiles import MAX_FEATURES, operand_dtype, padded_features
+from ferbench.kernels.dispatch import Impl, accumulate_dtype, has_shape, once_differentiable, opaque_op, use_triton
 
 SMALL_BATCH = 128  # rows per view up to which loss and gradient come from one launch
 
@@ -57,7 +56,8 @@ def info_nce(
         has_shape(op, "mask", mask, (a.shape[0],))
         if mask.dtype != torch.bool:
             raise ValueError(f"{op}: mask must be bool, not {mask.dtype}")
-    if not use_triton(op, impl, [a, b] if mask is None else [a, b, mask]):
+    unfit = f"at most {MAX_FEATURES} features in Triton, got {a.shape[1]}" if a.shape[1] > MAX_FEATURES else None
+    if not use_triton(op, impl, [a, b] if mask is None else [a, b, mask], unfit):
         return reference.info_nce(a, b, mask=mask, temperature=temperature, symmetric=symmetric)
     wants_grad = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
     if a.shape[0] > SMALL_BATCH:
@@ -69,7 +69,7 @@ def info_nce(
 
 
 def _run_small(a: Tensor, b: Tensor, mask: Tensor | None, temperature: float, symmetric: bool) -> Tensor:
-    from ferbench.kernels.info_nce.small import small_forward
+    from ferbench.kernels.contrast.small import small_forward
 
     return small_forward(a, b, mask, temperature, symmetric, with_grad=False)[0]
 
@@ -77,7 +77,7 @@ def _run_small(a: Tensor, b: Tensor, mask: Tensor | None, temperature: float, sy
 def _run_small_grad(
     a: Tensor, b: Tensor, mask: Tensor | None, temperature: float, symmetric: bool
 ) -> tuple[Tensor, Tensor]:
-    from ferbench.kernels.info_nce.small import small_forward
+    from ferbench.kernels.contrast.small import small_forward
 
     return small_forward(a, b, mask, temperature, symmetric, with_grad=True)
 
@@ -85,7 +85,7 @@ def _run_small_grad(
 def _run_large(
     a: Tensor, b: Tensor, mask: Tensor | None, temperature: float, symmetric: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    from ferbench.kernels.info_nce.kernel import large_forward
+    from ferbench.kernels.contrast.kernel import large_forward
 
     return large_forward(a, b, mask, temperature, symmetric)
 
@@ -94,7 +94,7 @@ def _run_large_backward(
     grad: Tensor, unit: Tensor, inverse: Tensor, lse: Tensor, share: Tensor, mask: Tensor | None,
     features: int, dtype: torch.dtype, temperature: float, symmetric: bool,
 ) -> Tensor:  # fmt: skip
-    from ferbench.kernels.info_nce.kernel import large_backward
+    from ferbench.kernels.contrast.kernel import large_backward
 
     return large_backward(grad, unit, inverse, lse, share, mask, features, dtype, temperature, symmetric)
 
@@ -146,14 +146,14 @@ class _SmallInfoNCE(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, mask: Tensor | None, temperature: float, symmetric: bool) -> Tensor:
         loss, grad = _small_grad(a, b, mask, temperature, symmetric)
-        ctx.save_for_backward(grad)
+        ctx.grad = grad  # a buffer of this op's own: nobody else can write to it
         ctx.dtype = a.dtype
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        grad = (ctx.saved_tensors[0] * grad_loss).to(ctx.dtype)
+        grad = (ctx.grad * grad_loss).to(ctx.dtype)
         return grad[0], grad[1], None, None, None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ferbench.kernels.pseudo_label.op import _run
+from ferbench.kernels.pseudo.op import _run
 
 
 def step(

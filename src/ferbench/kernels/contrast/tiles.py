@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ferbench.kernels.dispatch import accumulate_dtype, target
 
+MAX_FEATURES = 8192  # of a row, which the kernel that normalises it holds in registers
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -23,6 +25,18 @@ class Tiles:
     block: int
     warps: int
     stages: int
+
+
+@dataclass(frozen=True)
+class SmallTiles:
+    """The launches of a small batch: cosines in tiles of `square` rows; then a program owns `own` rows and `block`
+    features, holds `every` row of both views, and has `warps`."""
+
+    square: int
+    every: int
+    own: int
+    block: int
+    warps: int
 
 
 def operand_dtype(features: Tensor) -> torch.dtype:
@@ -53,7 +67,7 @@ def mask_numbers(mask: Tensor | None, features: Tensor) -> Tensor:
     """
     if mask is None:
         return features
-    return mask.double() if features.dtype == torch.float64 else mask.view(torch.uint8)
+    return mask.double() if features.dtype == torch.float64 else mask
 
 
 def padded_features(features: int) -> int:
@@ -61,11 +75,16 @@ def padded_features(features: int) -> int:
     return max(16, 1 << (features - 1).bit_length()) if features <= 64 else -(-features // 64) * 64
 
 
-def small_tiles(samples: int, machine: str) -> tuple[int, int, int]:
-    """Of the one-launch kernel: rows of both views a program holds, rows it owns, warps; the most without a spill."""
+def small_tiles(samples: int, machine: str) -> SmallTiles:
+    """The launches of up to 128 samples: what fits the 99 KiB of shared memory that every GPU since sm_80 has."""
     every = max(16, 1 << (2 * samples - 1).bit_length())
-    own = {128: 64 if machine == "sm90" else 32, 256: 16}.get(every, min(every, 32))
-    return every, own, max(2, min(8 if machine.startswith("sm") else 4, every // 16))
+    return SmallTiles(
+        square=16 if every <= 64 else 32,
+        every=every,
+        own=16 if every >= 128 else min(every, 32),
+        block=32,
+        warps=max(2, min(8 if machine.startswith("sm") else 4, every // 16)),
+    )
 
 
 def large_tiles(operand: torch.dtype, padded: int, machine: str, backward: bool) -> Tiles:
@@ -76,7 +95,11 @@ def large_tiles(operand: torch.dtype, padded: int, machine: str, backward: bool)
         return Tiles(64, 32, whole, warps=8, stages=1)
     if operand == torch.bfloat16 and machine.startswith("sm"):
         if backward:
-            return Tiles(128, 32, whole if machine == "sm90" else narrow, warps=8, stages=2)
+            return Tiles(
+                128, 64 if machine == "sm90" else 32, whole if machine == "sm90" else narrow, warps=8, stages=2
+            )
         return Tiles(128, 64, whole, warps=8, stages=2)
+    if backward and machine in ("sm86", "sm89", "sm120"):
+        return Tiles(32, 16 if machine == "sm120" else 32, narrow, warps=4, stages=1)
     warps, stages = {"sm90": (8, 2), "sm100": (4, 2), "gfx942": (4, 2)}.get(machine, (8, 1))
     return Tiles(64, 32, narrow, warps, stages)

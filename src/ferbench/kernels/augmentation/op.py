@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ferbench.kernels.augment import reference
-from ferbench.kernels.augment.plan import TAIL
-from ferbench.kernels.augment.resize import Interpolation
+from ferbench.kernels.augmentation import reference
+from ferbench.kernels.augmentation.plan import TAIL
+from ferbench.kernels.augmentation.resize import Interpolation
 from ferbench.kernels.dispatch import Impl, has_shape, one_of, opaque_op, use_triton
 
 
@@ -81,7 +81,7 @@ def _run(
     interpolation: Interpolation,
     channels_last: bool,
 ) -> Tensor:
-    from ferbench.kernels.augment.kernel import augment_forward
+    from ferbench.kernels.augmentation.kernel import augment_forward
 
     out = _allocate(images, plan, size, channels_last)
     augment_forward(images, plan.contiguous(), indices, out, padding, scale, shift, interpolation)
