@@ -52,7 +52,7 @@ def train(
     Raises TrainingError, records.RunError, or Interrupted after the state has been saved.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    reporter, mode = reporter or Silent(), mode or Mode()
+    reporter, mode = reporter or Silent(), mode or Mode.asked()
     recipe, share = run.recipe, _share(run.recipe)
     identity = records.spec_hash(run.spec)
     checkpoint = folder / "checkpoint.pt"
