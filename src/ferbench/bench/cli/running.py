@@ -68,8 +68,8 @@ def train_command(
     from ferbench.bench.tables.reproduce import claimed, finished
     from ferbench.bench.tables.settings import describe, method_settings
     from ferbench.bench.training import processes, records
-    from ferbench.bench.training.mode import ask_mode
     from ferbench.bench.training.progress import Bar
+    from ferbench.bench.training.steps.mode import ask_mode
     from ferbench.bench.training.train import train
     from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol
     from ferbench.validation import build, unknown
@@ -208,7 +208,7 @@ def reproduce(
     from ferbench.bench.data.faceset import DataError
     from ferbench.bench.tables.reproduce import WORKER, default_jobs, execute, finished, make_plan, run_workers
     from ferbench.bench.training import processes
-    from ferbench.bench.training.mode import ask_mode
+    from ferbench.bench.training.steps.mode import ask_mode
 
     ask_mode(graph, deterministic, compiled)
     set_threads(threads)

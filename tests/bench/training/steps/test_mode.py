@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ferbench.bench.tables import reproduce
-from ferbench.bench.training import mode
-from ferbench.bench.training.mode import Mode, ModeError, ask_mode, compile_network, why_eager
 from ferbench.bench.training.state import Run
+from ferbench.bench.training.steps import mode
+from ferbench.bench.training.steps.mode import Mode, ModeError, ask_mode, compile_network, why_eager
 from ferbench.bench.training.train import train
 from ferbench.methods import build, option_values
 

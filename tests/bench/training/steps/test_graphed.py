@@ -22,12 +22,12 @@ from torch.utils._pytree import tree_leaves
 
 from ferbench.bench.data.views import static
 from ferbench.bench.data.views.augment import ViewRecipe
-from ferbench.bench.training import feed, graphed
 from ferbench.bench.training.interrupt import Interrupted
-from ferbench.bench.training.mode import Mode
 from ferbench.bench.training.state import Run
-from ferbench.bench.training.step import Step
-from ferbench.bench.training.sums import Sums
+from ferbench.bench.training.steps import feed, graphed
+from ferbench.bench.training.steps.mode import Mode
+from ferbench.bench.training.steps.step import Step
+from ferbench.bench.training.steps.sums import Sums
 from ferbench.bench.training.train import train
 from ferbench.methods import METHODS
 
