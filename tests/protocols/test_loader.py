@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -242,3 +243,14 @@ def test_all_protocols_load_in_a_tenth_of_a_second() -> None:
         return time.process_time() - start
 
     assert min(once() for _ in range(5)) < 0.1
+
+
+def test_the_paper_s_preset_in_half_precision_is_one_of_its_own(tmp_path: Path) -> None:
+    """The paper's recipe but for its arithmetic; where the file has one of that name, or no paper's, it is not made."""
+    protocol = load_protocol(write(tmp_path))
+    assert list(protocol.presets) == ["paper", "cpu", "paper-bf16"]
+    paper, half = (protocol.recipe("long", preset) for preset in ("paper", "paper-bf16"))
+    assert half == dataclasses.replace(paper, dtype="bfloat16") != paper
+    own = load_protocol(write(tmp_path, BASE.replace("[presets.cpu]", "[presets.paper-bf16]\nlr = 2.0\n[presets.cpu]")))
+    assert own.recipe("base", "paper-bf16").dtype == "float32"
+    assert list(load_protocol("demo").presets) == ["cpu"]

@@ -27,7 +27,7 @@ from ferbench.bench.training import train as loop
 from ferbench.bench.training.interrupt import Interrupted
 from ferbench.bench.training.processes import agreed, largest, process_group, rank
 from ferbench.bench.training.state import Run
-from ferbench.bench.training.sums import Sums
+from ferbench.bench.training.steps.sums import Sums
 from ferbench.bench.training.train import train
 
 MakeRun = Callable[..., Run]

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from ferbench.bench.training import feed, records
+from ferbench.bench.training import records
 from ferbench.bench.training import train as loop
 from ferbench.bench.training.interrupt import Interrupted
 from ferbench.bench.training.state import Run
-from ferbench.bench.training.sums import Sums
+from ferbench.bench.training.steps import feed
+from ferbench.bench.training.steps.sums import Sums
 from ferbench.bench.training.train import train
 from ferbench.methods import METHODS as ALL_METHODS
 from ferbench.methods.register import PAPERS, PARTIAL_LABEL

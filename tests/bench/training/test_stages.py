@@ -26,7 +26,7 @@ from ferbench.bench.training import records
 from ferbench.bench.training.networks.backbones import WeightsError, make_classifier
 from ferbench.bench.training.stages import Start, finished_start, load_stage
 from ferbench.bench.training.state import Run, make_state
-from ferbench.bench.training.sums import Sums
+from ferbench.bench.training.steps.sums import Sums
 from ferbench.protocols import Protocol, ProtocolError, cells, load_protocol
 
 ROWS = """

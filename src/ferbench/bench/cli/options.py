@@ -21,6 +21,9 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.
 VariantName = Annotated[
     str | None, typer.Option("--variant", help="Override the protocol's variant: paper, released or usb.")
 ]
+Graph = Annotated[str, typer.Option(help="auto: replay steps as a CUDA graph where that is possible; off.")]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="The same bits each time, which is slower.")]
+Compile = Annotated[str, typer.Option("--compile", help="network: let torch.compile rewrite it; off.")]
 
 
 class ArgumentError(UserError):

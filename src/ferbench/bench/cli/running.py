@@ -16,6 +16,9 @@ from ferbench.bench.cli.board import say_ignored
 from ferbench.bench.cli.data import drawn_split, this_command
 from ferbench.bench.cli.options import (
     ArgumentError,
+    Compile,
+    Deterministic,
+    Graph,
     Results,
     Roots,
     Threads,
@@ -57,16 +60,21 @@ def train_command(
     root: Roots = None,
     weights: Weights = None,
     threads: Threads = None,
+    graph: Graph = "auto",
+    deterministic: Deterministic = False,
+    compiled: Compile = "off",
 ) -> None:
     """Train one method on one split."""
     from ferbench.bench.tables.reproduce import claimed, finished
     from ferbench.bench.tables.settings import describe, method_settings
     from ferbench.bench.training import processes, records
     from ferbench.bench.training.progress import Bar
+    from ferbench.bench.training.steps.mode import ask_mode
     from ferbench.bench.training.train import train
     from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol
     from ferbench.validation import build, unknown
 
+    ask_mode(graph, deterministic, compiled)
     set_threads(threads)
     place = workspace(results, root, weights)
     name, _, key = like.partition("/")
@@ -181,12 +189,17 @@ def reproduce(
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; default: the table's.")] = None,
     column: Annotated[str | None, typer.Option(help="Only this column of the tables.")] = None,
     variant_name: VariantName = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core, at most 4.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: one per GPU, or per core, at most 4.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
     results: Results = Path("results"),
     root: Roots = None,
     weights: Weights = None,
     threads: Threads = None,
+    graph: Graph = "auto",
+    deterministic: Deterministic = False,
+    compiled: Compile = "off",
 ) -> None:
     """Train a table's cells and show the table.
 
@@ -195,7 +208,9 @@ def reproduce(
     from ferbench.bench.data.faceset import DataError
     from ferbench.bench.tables.reproduce import WORKER, default_jobs, execute, finished, make_plan, run_workers
     from ferbench.bench.training import processes
+    from ferbench.bench.training.steps.mode import ask_mode
 
+    ask_mode(graph, deterministic, compiled)
     set_threads(threads)
     place = workspace(results, root, weights)
     cells = _cells(target, column)

@@ -30,10 +30,10 @@ from ferbench.bench.pretraining.state import Pretraining, State, make_state
 from ferbench.bench.training import processes, records, schedule
 from ferbench.bench.training.code import class_code
 from ferbench.bench.training.execution import Execution, keeps_threads, resume, take_up
-from ferbench.bench.training.feed import LOG_EVERY
 from ferbench.bench.training.finite import TrainingError, check_weights
 from ferbench.bench.training.interrupt import Interrupted, StopRequest
 from ferbench.bench.training.progress import Reporter, Silent
+from ferbench.bench.training.steps.feed import LOG_EVERY
 
 SHOWN = 8  # images in the picture at the end
 

@@ -8,8 +8,8 @@ Ways of doing a step, in turn, so that what else the machine does meets all of t
     authors     as the released codes do it: images from files by PIL in the loop, a forward pass per batch, the average
                 tensor by tensor, a wait for each logged number
     plain       every batch drawn alone, every rate a number, the log summed name by name
-    static      `training.step`, one by one
-    graph       `training.graphed`, where there is a GPU; bf16: the same under bfloat16 autocast
+    static      `training.steps.step`, one by one
+    graph       `training.steps.graphed`, where there is a GPU; bf16: the same under bfloat16 autocast
 
 "host" is the time until the step's call returns, "device" the time until its work is done. Rows are added to the CSV as
 they come. Images are random: what is measured does not depend on them.
@@ -41,12 +41,12 @@ from ferbench.bench.data.views.batches import ImageStore, Share, Stream
 from ferbench.bench.speed.record import SpeedRow, append, measured
 from ferbench.bench.training import records, schedule
 from ferbench.bench.training.evaluate import evaluate
-from ferbench.bench.training.feed import LOG_EVERY
-from ferbench.bench.training.graphed import make_steps
-from ferbench.bench.training.mode import Mode, autocast
 from ferbench.bench.training.progress import Silent
 from ferbench.bench.training.state import Run, make_batches, make_state
-from ferbench.bench.training.step import Stepper, generator_of
+from ferbench.bench.training.steps.feed import LOG_EVERY
+from ferbench.bench.training.steps.graphed import make_steps
+from ferbench.bench.training.steps.mode import Mode, autocast
+from ferbench.bench.training.steps.step import Stepper, generator_of
 from ferbench.methods import METHODS, Labelled, Progress, Unlabelled, Variant, option_values
 from ferbench.protocols import Recipe, load_protocol
 

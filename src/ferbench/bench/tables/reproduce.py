@@ -158,19 +158,40 @@ def _train_quietly(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def default_jobs(runs: int) -> int:
-    """One process on a GPU and under torchrun; on the CPU one per core, up to four."""
-    if torch.cuda.is_available() or fcntl is None or processes.several():
+    """One process under torchrun and for each GPU; on the CPU one per core, up to four."""
+    if fcntl is None or processes.several():
         return 1
+    if torch.cuda.is_available():
+        return max(1, min(runs, len(gpus())))
     return max(1, min(runs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MOST_JOBS))
 
 
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = said.split(",") if said else list(map(str, range(torch.cuda.device_count())))
+    return names[: torch.cuda.device_count()]
+
+
+def worker_environment(number: int, found: Sequence[str]) -> dict[str, str]:
+    """The environment of worker `number`, from 0: a GPU of its own while there are enough, else shared in turn."""
+    own = {"CUDA_VISIBLE_DEVICES": found[number % len(found)]} if found else {}
+    return {**os.environ, WORKER: "1", "OMP_NUM_THREADS": "1", **own}
+
+
 def run_workers(arguments: Sequence[str], jobs: int) -> None:
-    """`jobs` processes of this same command share its runs, one CPU thread each. Raises Interrupted or RunError."""
-    environment = {**os.environ, WORKER: "1", "OMP_NUM_THREADS": "1"}
+    """`jobs` processes of this same command share its runs, one CPU thread each, spread over the GPUs.
+
+    Raises Interrupted or RunError.
+    """
+    found = gpus()
     command = [sys.executable, "-m", "ferbench.bench.cli", *arguments]
     with StopRequest() as stop:
         # Sessions of their own: Ctrl-C reaches them through us, once.
-        workers = [subprocess.Popen(command, env=environment, start_new_session=True) for _ in range(jobs)]
+        workers = [
+            subprocess.Popen(command, env=worker_environment(number, found), start_new_session=True)
+            for number in range(jobs)
+        ]
         passed_on = False
         while any(worker.poll() is None for worker in workers):
             if stop.requested and not passed_on:

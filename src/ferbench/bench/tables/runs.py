@@ -27,7 +27,7 @@ from ferbench.methods import Variant, needs_boxes
 from ferbench.protocols import REST, Cell, Recipe
 from ferbench.validation import Value
 
-FULL = ("paper", "released")  # presets that are a recipe to the letter, or refuse
+FULL = ("paper", "paper-bf16", "released")  # presets that are a recipe to the letter, or refuse
 
 
 @dataclass

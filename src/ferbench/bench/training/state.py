@@ -24,7 +24,7 @@ from ferbench.bench.training.ema import Averaged
 from ferbench.bench.training.networks.backbones import make_classifier
 from ferbench.bench.training.networks.layer_decay import split_by_layer
 from ferbench.bench.training.progress import Reporter
-from ferbench.bench.training.sums import Sums
+from ferbench.bench.training.steps.sums import Sums
 from ferbench.methods import Facts, Method, build
 from ferbench.protocols import NONE, Recipe
 

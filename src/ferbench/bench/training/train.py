@@ -1,10 +1,10 @@
 """The training loop: from a resolved run to its record, top to bottom.
 
-A chunk of steps is drawn at once (`feed`), each is done (`step`) or replayed (`graphed`), and only then does anybody
-look at the device. Everything that changes during training lies in `State` and is saved whole once a minute, at the
-end and on SIGTERM or Ctrl-C; all random numbers are functions of (seed, step). A run that was killed continues from its
-last checkpoint, with the number of threads it began with, and ends on the same machine's CPU bit for bit where an
-uninterrupted run ends.
+A chunk of steps is drawn at once (steps/feed.py), each is done (steps/step.py) or replayed (steps/graphed.py), and only
+then does anybody look at the device. Everything that changes during training lies in `State` and is saved whole once a
+minute, at the end and on SIGTERM or Ctrl-C; all random numbers are functions of (seed, step). A run that was killed
+continues from its last checkpoint, with the number of threads it began with, and ends on the same machine's CPU bit for
+bit where an uninterrupted run ends.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from ferbench.bench.training.code import method_code
 from ferbench.bench.training.evaluate import evaluate, finish, rows_at_once
 from ferbench.bench.training.execution import Execution, keeps_threads, resume, take_up
 from ferbench.bench.training.finite import TrainingError, check_weights
-from ferbench.bench.training.graphed import make_steps
 from ferbench.bench.training.interrupt import Interrupted, StopRequest
 from ferbench.bench.training.length import evaluation_interval
-from ferbench.bench.training.mode import Mode, compile_network
 from ferbench.bench.training.progress import Reporter, Silent
 from ferbench.bench.training.state import Run, State, make_batches, make_state
-from ferbench.bench.training.step import Stepper
+from ferbench.bench.training.steps.graphed import make_steps
+from ferbench.bench.training.steps.mode import Mode, compile_network
+from ferbench.bench.training.steps.step import Stepper
 from ferbench.methods import Ask, Progress, Scored, View
 from ferbench.protocols.schema import Recipe
 
@@ -52,7 +52,7 @@ def train(
     Raises TrainingError, records.RunError, or Interrupted after the state has been saved.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    reporter, mode = reporter or Silent(), mode or Mode()
+    reporter, mode = reporter or Silent(), mode or Mode.asked()
     recipe, share = run.recipe, _share(run.recipe)
     identity = records.spec_hash(run.spec)
     checkpoint = folder / "checkpoint.pt"

@@ -13,8 +13,8 @@ from torch import nn
 
 from ferbench.bench.data.views.batches import Batches
 from ferbench.bench.data.views.static import StaticBatches
-from ferbench.bench.training.feed import Chunk, Feed
 from ferbench.bench.training.state import State
+from ferbench.bench.training.steps.feed import Chunk, Feed
 from ferbench.methods import Labelled, Method, Progress, StepResult, Unlabelled
 
 

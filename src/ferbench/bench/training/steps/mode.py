@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
 
 import torch
 
+from ferbench.errors import UserError
 from ferbench.methods import Method, PlugIn
 from ferbench.protocols import Recipe
+from ferbench.validation import unknown
 
 GRAPHS = ("auto", "off")
 COMPILED = ("off", "network")
+
+
+class ModeError(UserError):
+    """A way of using a GPU that there is not."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,14 @@ class Mode:
     compile: "network" lets torch.compile rewrite the network, which takes minutes at first.
     """
 
-    graph: Literal["auto", "off"] = field(default="auto", metadata={"choices": GRAPHS})
+    graph: Literal["auto", "off"] = "auto"
     deterministic: bool = False
-    compile: Literal["off", "network"] = field(default="off", metadata={"choices": COMPILED})
+    compile: Literal["off", "network"] = "off"
+
+    @classmethod
+    def asked(cls) -> Mode:
+        """What `ask_mode` was told last, else the defaults."""
+        return _asked
 
     def begin(self) -> None:
         """Set what holds for the whole process; before the first use of a GPU."""
@@ -38,6 +49,18 @@ class Mode:
     def about(self) -> dict[str, Any]:
         """For the record."""
         return asdict(self)
+
+
+_asked = Mode()
+
+
+def ask_mode(graph: str = "auto", deterministic: bool = False, compiled: str = "off") -> None:
+    """Use GPUs so for every run from now on. Raises ModeError for a word that is none."""
+    global _asked
+    for flag, value, valid in (("--graph", graph, GRAPHS), ("--compile", compiled, COMPILED)):
+        if value not in valid:
+            raise ModeError(unknown("value", value, valid, flag))
+    _asked = Mode(cast(Any, graph), deterministic, cast(Any, compiled))
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:

@@ -22,12 +22,12 @@ from torch.utils._pytree import tree_leaves
 
 from ferbench.bench.data.views import static
 from ferbench.bench.data.views.augment import ViewRecipe
-from ferbench.bench.training import feed, graphed
 from ferbench.bench.training.interrupt import Interrupted
-from ferbench.bench.training.mode import Mode
 from ferbench.bench.training.state import Run
-from ferbench.bench.training.step import Step
-from ferbench.bench.training.sums import Sums
+from ferbench.bench.training.steps import feed, graphed
+from ferbench.bench.training.steps.mode import Mode
+from ferbench.bench.training.steps.step import Step
+from ferbench.bench.training.steps.sums import Sums
 from ferbench.bench.training.train import train
 from ferbench.methods import METHODS
 
@@ -229,6 +229,36 @@ def test_without_a_gpu_or_a_wish_for_one(make_tiny_run: MakeRun, tmp_path: Path)
     assert (record["execution"]["steps"], record["execution"]["why"]) == ("one by one", "no GPU")
     record = train(make_tiny_run(epochs=1), tmp_path / "off", mode=Mode(graph="off"))
     assert (record["execution"]["graph"], record["execution"]["why"]) == ("off", "--graph off")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", METHODS)
+def test_on_a_gpu(make_tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """CUDA's own graphs pass their proof, and end as steps one by one do, up to rounding."""
+    monkeypatch.setattr(graphed, "WORTH", 1)
+    run, gpu = make_tiny_run(method, epochs=2, steps_per_epoch=4, optimizer="sgd", lr=1e-3), torch.device("cuda")
+    about = train(run, tmp_path / "graph", device=gpu)["execution"]
+    assert about["steps"] == "graph", about
+    assert about["captures"] == (2 if method in LOOK else 1)
+    train(run, tmp_path / "eager", device=gpu, mode=Mode(graph="off"))
+    ours, theirs = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["method"] for name in ("graph", "eager")
+    )
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-4, msg=lambda text, name=name: name + text)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_no_replay_waits_for_the_gpu(make_tiny_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = graphed.Steps.do
+
+    def watched(self: graphed.Steps, chunk: Any, place: int, epoch: int) -> None:
+        torch.cuda.set_sync_debug_mode("error" if self._replay else "default")
+        original(self, chunk, place, epoch)
+        torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(graphed.Steps, "do", watched)
+    train(make_tiny_run("remop", epochs=1, steps_per_epoch=20), tmp_path, device=torch.device("cuda"))
 
 
 def test_the_recorder_refuses_to_look_at_the_device() -> None:

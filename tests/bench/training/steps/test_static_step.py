@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from ferbench.bench.training import feed
 from ferbench.bench.training.interrupt import Interrupted
 from ferbench.bench.training.state import Run, State
+from ferbench.bench.training.steps import feed
 from ferbench.bench.training.train import train
 from ferbench.methods import METHODS
 

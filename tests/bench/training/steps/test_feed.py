@@ -10,9 +10,10 @@ import torch
 
 from ferbench.bench.data.randomness import derive
 from ferbench.bench.data.views.batches import Share
-from ferbench.bench.training import feed, schedule
-from ferbench.bench.training.feed import Feed, Layout
+from ferbench.bench.training import schedule
 from ferbench.bench.training.state import Run
+from ferbench.bench.training.steps import feed
+from ferbench.bench.training.steps.feed import Feed, Layout
 
 MakeRun = Callable[..., Run]
 CPU = torch.device("cpu")

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from ferbench.bench.data.views.batches import Batches
 from ferbench.bench.data.views.static import StaticBatches, why_not
-from ferbench.bench.training.feed import Chunk, Feed
-from ferbench.bench.training.mode import Mode, autocast, why_eager
 from ferbench.bench.training.state import Run, State
-from ferbench.bench.training.step import Step
+from ferbench.bench.training.steps.feed import Chunk, Feed
+from ferbench.bench.training.steps.mode import Mode, autocast, why_eager
+from ferbench.bench.training.steps.step import Step
 
 Body = Callable[[], None]
 Capture = Callable[[Body], Body]
