@@ -191,7 +191,7 @@ def test_a_method_with_unlabelled_views_is_refused_where_a_run_is_given_none(
 def test_validation_part_is_scored_and_chosen_by(make_tiny_run: MakeRun, tmp_path: Path) -> None:
     run = make_tiny_run("vanilla", split=("balanced", {"per_class": 8, "validation": 0.25}), epochs=2)
     record = train(run, tmp_path)
-    assert set(record["metrics"]) == {"last", "best-on-test", "best-on-val"}
+    assert set(record["metrics"]) == {"last", "best-on-test", "best-epoch-on-test", "best-on-val"}
     assert record["split"]["validation"] == 6
     lines = history(tmp_path)
     best = max(lines, key=lambda line: line["validation"]["ema"]["main"]["overall"])
