@@ -256,7 +256,8 @@ def test_command_shows_the_selection_asked_for(
         (("--paper", "remp"), "ferbench: --paper: unknown protocol 'remp'; did you mean 'remop'?\n"),
         (
             ("--selection", "b"),
-            "ferbench: --selection: unknown selection 'b'; valid: last, best-on-val, best-on-test, best-epoch-on-test, all\n",
+            "ferbench: --selection: unknown selection 'b'; valid: last, best-on-val, best-on-test, "
+            "best-epoch-on-test, all\n",
         ),
     ],
     ids=["paper", "selection"],

@@ -151,7 +151,7 @@ def test_prototypes_take_what_fits(begun: Any, stepped: Any) -> None:
 
 
 def test_prototypes_start_anew_in_the_epoch_of_relabelling(begun: Any, stepped: Any) -> None:
-    """As in the released code: the first labelled image replaces the prototype, a plain mean follows; then .99 and .01."""
+    """As in the released code: the first labelled image replaces the prototype, a plain mean follows; then .99, .01."""
     method = begun("lion", 4, given=given(12, (0, 0, 0)), relabel_epoch=3)
     unsure = {name: ([[0.0, 0]], [[0.0] * 4]) for name in ("weak", "strong")}
     expected: Any = None
