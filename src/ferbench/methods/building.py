@@ -48,11 +48,12 @@ def option_values(name: str, variant: Variant, options: Mapping[str, object]) ->
 def completed(name: str, values: Mapping[str, object]) -> dict[str, object]:
     """The options `values` of an earlier run with those that came later, at what the run did without them.
 
-    A field of a method's options says so in its metadata: `formerly`.
+    A field of a method's options says so in its metadata: `formerly` is the value, or makes it of the other options.
     """
     owners = [METHODS[name], *([LEARNERS[str(values["learner"])]] if values.get("learner") in LEARNERS else [])]
     declared = [field for owner in owners for field in fields(owner.Options)]
-    return {field.name: field.metadata["formerly"] for field in declared if "formerly" in field.metadata} | dict(values)
+    later = {field.name: field.metadata["formerly"] for field in declared if "formerly" in field.metadata}
+    return {key: value(values) if callable(value) else value for key, value in later.items()} | dict(values)
 
 
 def _changes(owner: type[Method], variant: Variant) -> Mapping[str, object]:

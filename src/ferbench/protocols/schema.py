@@ -84,6 +84,7 @@ class Recipe:
     dropout: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})
     normalise_features: bool = False  # the feature at length 1 after dropout, before the classifier
     channel_order: str = field(default="rgb", metadata={"choices": ("rgb", "bgr")})  # that the backbone is shown
+    score_unlabelled: bool = False  # score the unlabelled images after each epoch, where their truth is known
     joint: bool = False  # labelled and strong views in one forward pass, where the method can
     clip: float = field(default=0.0, metadata={"least": 0.0})  # gradient norm, 0 = no clipping
     dtype: str = field(default="float32", metadata={"choices": ("float32", "bfloat16", "float16")})  # autocast type
@@ -187,6 +188,8 @@ class Row:
     `split`, `recipe`, `unlabelled` and `candidates`, where given, stand before the column's; `variant` before the
     protocol's.
     after: the run whose final weights this row's runs start from.
+    rule: which of its inference rules the row's numbers are of, where it is not the first: rows of one model's several
+    predictions share its runs.
     split_options and recipe_options: what this row sets otherwise in whichever split and recipe hold, such as the share
     of labels or the backbone; a preset stands before either.
     """
@@ -204,6 +207,7 @@ class Row:
     unlabelled: tuple[str, ...] | None = None
     after: Stage | None = None
     candidates: str | None = None
+    rule: str = ""
 
 
 @dataclass(frozen=True)

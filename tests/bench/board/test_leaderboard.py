@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -89,7 +90,7 @@ def test_csv_is_as_printed(tmp_path: Path, record_run: RecordRun) -> None:
         "preset": "paper", "selection": "last", "published_mean": "81.42", "published_std": "0.36",
         "measured_mean": "80.13", "measured_std": "", "n": "1", "ci_low": "", "ci_high": "", "standing": "",
         "delta": "-1.29", "comparable": "yes", "verifiable": "no", "seeds": "1", "steps": "", "device": "",
-        "commit": "", "code": "", "finished_at": "", "run_ids": name,
+        "commit": "", "code": "", "finished_at": "", "ambiguous": "", "run_ids": name,
     }  # fmt: skip
     assert [(row["metric"], row["selection"]) for row in ours] == [
         ("overall", "last"), ("overall", "best-on-test"), ("mean", "last"),
@@ -255,7 +256,8 @@ def test_command_shows_the_selection_asked_for(
         (("--paper", "remp"), "ferbench: --paper: unknown protocol 'remp'; did you mean 'remop'?\n"),
         (
             ("--selection", "b"),
-            "ferbench: --selection: unknown selection 'b'; valid: last, best-on-val, best-on-test, all\n",
+            "ferbench: --selection: unknown selection 'b'; valid: last, best-on-val, best-on-test, "
+            "best-epoch-on-test, all\n",
         ),
     ],
     ids=["paper", "selection"],
@@ -270,3 +272,16 @@ def test_command_refuses_a_misspelt_name_and_writes_nothing(
     assert command(monkeypatch, "--results", str(tmp_path), *arguments) == 2
     assert capsys.readouterr().err == error
     assert not list(tmp_path.iterdir())
+
+
+def test_the_share_of_ambiguous_sets_stands_beside_the_number(tmp_path: Path, record_run: RecordRun) -> None:
+    for seed, share in ((1, 40.0), (2, 50.0)):
+        run = record_run("pll/1/rc/rafdb", seed, 70.0, preset="cpu")
+        record = json.loads((tmp_path / "runs" / run / "record.json").read_text())
+        record["candidates"] = {"ambiguous": share, "classes": 1.4, "given_in_top_k": 90.0}
+        (tmp_path / "runs" / run / "record.json").write_text(json.dumps(record))
+    board = collect(tmp_path)
+    line = find(board, paper="pll", table="1", row="rc", column="rafdb", metric="overall", selection="last")
+    assert line.ambiguous == 45.0
+    assert "rc/rafdb: 45.0 % of the candidate sets have more than one class" in shown(load_protocol("pll"), "1", board)
+    assert all(other.ambiguous is None for other in board.lines if not other.run_ids)

@@ -191,7 +191,7 @@ def test_a_method_with_unlabelled_views_is_refused_where_a_run_is_given_none(
 def test_validation_part_is_scored_and_chosen_by(make_tiny_run: MakeRun, tmp_path: Path) -> None:
     run = make_tiny_run("vanilla", split=("balanced", {"per_class": 8, "validation": 0.25}), epochs=2)
     record = train(run, tmp_path)
-    assert set(record["metrics"]) == {"last", "best-on-test", "best-on-val"}
+    assert set(record["metrics"]) == {"last", "best-on-test", "best-epoch-on-test", "best-on-val"}
     assert record["split"]["validation"] == 6
     lines = history(tmp_path)
     best = max(lines, key=lambda line: line["validation"]["ema"]["main"]["overall"])
@@ -205,10 +205,28 @@ def test_select_takes_the_first_of_ties_and_never_best_for_last() -> None:
         return {"epoch": epoch, "test": {"ema": scores}, "validation": {"ema": {"a": {"overall": validation}}}}
 
     found = select([line(1, 50, 9, 99), line(2, 70, 8, 1), line(3, 70, 9, 1), line(4, 60, 7, 2)], "ema")
-    assert {name: values["epoch"] for name, values in found.items()} == {"last": 4, "best-on-test": 2, "best-on-val": 1}
+    epochs = {"last": 4, "best-on-test": 2, "best-epoch-on-test": 2, "best-on-val": 1}
+    assert {name: values["epoch"] for name, values in found.items()} == epochs
+    assert found["best-epoch-on-test"] == {"epoch": 2, "overall": 70, "mean": 35, "b/overall": 1, "b/mean": 1.0}
     assert found["last"] == {"epoch": 4, "overall": 60, "mean": 30, "b/overall": 2, "b/mean": 1.0}
     assert found["best-on-val"]["overall"] == 50
     assert found["best-on-test"] == {"epoch": 2, "overall": 70, "mean": 35, "b/overall": 99, "b/mean": 1.0}
+
+
+def test_unlabelled_images_are_scored_by_every_rule_where_the_recipe_asks(
+    make_tiny_run: MakeRun, tmp_path: Path
+) -> None:
+    """ReMoP's Figure 1(b): the linear prediction, the centres' and the mixture's, after each epoch."""
+    record = train(make_tiny_run("remop", score_unlabelled=True), tmp_path / "asked")
+    lines = history(tmp_path / "asked")
+    rules = ["mixture", "linear", "centers"]
+    assert all(list(line["unlabelled"]["ema"]) == rules for line in lines)
+    last = record["metrics"]["last"]
+    for rule in rules:
+        name = "unlabelled/f1" if rule == "mixture" else f"{rule}/unlabelled/f1"
+        assert last[name] == round(lines[-1]["unlabelled"]["ema"][rule]["f1"], 4)
+    other = train(make_tiny_run("remop"), tmp_path / "plain")["metrics"]["last"]
+    assert other == {name: value for name, value in last.items() if "unlabelled" not in name}
 
 
 def test_other_data_sets_as_unlabelled_and_test(make_tiny_run: MakeRun, make_faces: MakeFaces, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ferbench.methods import Facts, Prediction
+from ferbench.methods import Facts, Prediction, Progress
 from ferbench.methods.faces.lion import negative_losses
 
 
@@ -30,7 +30,9 @@ def test_worked_example(begun: Any, passes_of: Any) -> None:
     table = method.excluded[[8, 5, 2]].int().tolist()
     assert table == [[0, 0, 0, 0, 1], [0, 0, 0, 1, 1], [0, 0, 0, 0, 0]]
     assert method.excluded.sum() == 3
-    got = negative_losses(passes, f32(table).bool(), torch.ones(3, dtype=torch.bool))
+    got = negative_losses(
+        passes.weak[0].logits, passes.strong[0].logits, f32(table).bool(), torch.ones(3, dtype=torch.bool)
+    )
     assert [loss.item() for loss in got] == pytest.approx([0.0043431976, 0.23288067], rel=1e-5)
 
 
@@ -146,3 +148,43 @@ def test_prototypes_take_what_fits(begun: Any, stepped: Any) -> None:
             mean = row if epoch == 1 else 0.5 * mean + 0.5 * row
         np.testing.assert_allclose(method.prototypes.means[0], mean)
         np.testing.assert_allclose(method.prototypes.means[2], [7, 7] if epoch == 1 else [3.5, 3.5])
+
+
+def test_prototypes_start_anew_in_the_epoch_of_relabelling(begun: Any, stepped: Any) -> None:
+    """As in the released code: the first labelled image replaces the prototype, a plain mean follows; then .99, .01."""
+    method = begun("lion", 4, given=given(12, (0, 0, 0)), relabel_epoch=3)
+    unsure = {name: ([[0.0, 0]], [[0.0] * 4]) for name in ("weak", "strong")}
+    expected: Any = None
+    for epoch in range(1, 5):
+        means = []
+        for value in (epoch, 10.0 * epoch):
+            known = {"weak": ([[value, 0]], [[2.0, 0, 0, 0]])}
+            stepped(method, [0], known, unsure, epoch=epoch - 1)
+            means.append(value)
+            if epoch in (1, 3):
+                expected = np.mean(means)
+            else:
+                expected = 0.99 * expected + 0.01 * value
+            np.testing.assert_allclose(method.prototypes.means[0], [expected, 0], rtol=1e-5)
+        method.end_epoch(Progress(torch.zeros(()), epoch - 1), lambda *_, **__: pytest.fail("asks nothing"))
+
+
+def test_the_released_form_takes_the_mask_for_an_index(begun: Any, stepped: Any) -> None:
+    """Every image that is not confident writes the row of the batch's second image, and meets its strong view."""
+    weak = [[9.0, 0, 0, 0], [0, -5.0, 0, 0], [0, 0, -5.0, 0]]
+    strong = [[0.3, 0.1, 0.2, 0], [1.0, -2.0, 0, 0.5], [0, 0.7, -1.0, 2.0]]
+    views = {name: ([[0.0, 0]] * 3, rows) for name, rows in (("weak", weak), ("strong", strong))}
+    known = {"weak": ([[0.0, 0]], [[1.0, 0, 0, 0]])}
+    tables = {}
+    for variant in ("paper", "released"):
+        method = begun("lion", 4, given=given(12, (0, 0, 0)), variant=variant)
+        result, _ = stepped(method, [0], known, views, index=[4, 5, 6])
+        tables[variant] = [set(np.flatnonzero(row)) for row in method.excluded[4:7]]
+        assert result.pseudo.keep.tolist() == [True, False, False]
+        if variant == "released":
+            s = 1 / (1 + np.exp(-np.array(strong[1])))
+            gap, table = s.max() - s, np.array([0, 1, 1, 0])
+            terms = table * np.log(np.maximum(gap, 1e-12)) + (1 - table) * np.log(1 - gap)
+            weight = (0.24 - 0.015 * 2) / 6.5
+            assert result.losses["gap"].item() == pytest.approx(-weight * terms.mean(), rel=1e-4)
+    assert tables == {"paper": [set(), {1}, {2}], "released": [set(), {1, 2}, set()]}

@@ -22,7 +22,7 @@ from ferbench.bench.tables.counted import Ignored, Run, counted_runs, runs_of
 from ferbench.bench.tables.implemented import COMPARABLE
 from ferbench.protocols import Cell, Protocol, cells
 
-SELECTIONS = ("last", "best-on-val", "best-on-test")
+SELECTIONS = ("last", "best-on-val", "best-on-test", "best-epoch-on-test")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Line:
     commit: tuple[str, ...]
     code: tuple[str, ...]
     finished_at: str  # of the last run
+    ambiguous: float | None  # percent of candidate sets with more than one class, of a method that learns from sets
     run_ids: tuple[str, ...]
 
 
@@ -171,6 +172,11 @@ def _values(runs: Sequence[Run], variant: str, preset: str, selection: str, metr
     return sorted(found, key=lambda pair: pair[0].seed)
 
 
+def _ambiguous(runs: Iterable[Run]) -> list[float]:
+    """The share of ambiguous candidate sets in each run that has sets."""
+    return [run.record["candidates"]["ambiguous"] for run in runs if "candidates" in run.record]
+
+
 def _line(cell: Cell, metric: str, setting: tuple[str, str, str], found: Sequence[tuple[Run, float]]) -> Line:
     variant, preset, selection = setting
     values = [value for _, value in found]
@@ -211,5 +217,6 @@ def _line(cell: Cell, metric: str, setting: tuple[str, str, str], found: Sequenc
         commit=noted("commit"),
         code=noted("code"),
         finished_at=max(noted("finished_at"), default=""),
+        ambiguous=mean(shares) if (shares := _ambiguous(run for run, _ in found)) else None,
         run_ids=tuple(run.id for run, _ in found),
     )

@@ -79,6 +79,11 @@ def resolution_text(found: dict[str, Resolution]) -> str:
 def _remarks(protocol: Protocol, table: Table, shown: Sequence[Line], left_out: int) -> list[str]:
     remarks = [f"{left_out} columns without a run are not shown"] if left_out else []
     remarks += [f"{entry.row}/{entry.column}: {entry.why}" for entry in table.absent]
+    sets = {(line.row, line.column): line.ambiguous for line in shown if line.ambiguous is not None}
+    remarks += [
+        f"{row}/{column}: {share:.1f} % of the candidate sets have more than one class"
+        for (row, column), share in sets.items()
+    ]
     presets = sorted({line.preset for line in shown} - {COMPARABLE}) if protocol.name != OWN else []
     remarks += [f"preset {preset}: its numbers are not comparable with published ones" for preset in presets]
     old = {run for line in shown if line.verifiable is False for run in line.run_ids}

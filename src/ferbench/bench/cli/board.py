@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def leaderboard(
     csv: Annotated[Path | None, typer.Option(help="Default: leaderboard.csv in the results, all papers.")] = None,
     paper: Annotated[list[str] | None, typer.Option(help="Only this protocol, or `yours`; repeatable.")] = None,
-    selection: Annotated[str, typer.Option(help="last, best-on-val, best-on-test or all.")] = "last",
+    selection: Annotated[str, typer.Option(help="last, best-on-val, best-on-test, best-epoch-on-test or all.")] = (
+        "last"
+    ),
     against: Annotated[str, typer.Option(help="ROW: show how each row differs from it, with intervals.")] = "",
     results: Results = Path("results"),
 ) -> None:

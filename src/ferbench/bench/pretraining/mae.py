@@ -10,7 +10,8 @@ Differences between SSFER's text and its released code:
    it rises from 0 over 50 epochs and then falls along a cosine, changed at every step, as He et al.'s does.
 3. The code's defaults are 800 epochs and 64 images on each GPU, the text's 600 and 256, which stand in the name of the
    released weights as well (`--set epochs=800`, `--set batch_size=...`).
-4. The code decays all parameters, He et al. neither biases nor normalisations nor tokens: `--set decay_all=true`.
+4. The code decays all parameters. He et al.'s code decays neither biases nor normalisations, but the class and mask
+   tokens, which have three dimensions there; here they are not decayed. `--set decay_all=true` decays all.
 `--variant released` is the first alone: a variant changes options, not settings.
 Ours: `positions = "learned"` starts from the same sine-cosine table and lets it train; `decoder_*` default to He et
 al.'s for ViT-Base, a smaller encoder is better served by a smaller decoder.

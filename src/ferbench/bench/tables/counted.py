@@ -17,6 +17,8 @@ from ferbench.bench.training import records
 from ferbench.methods import MethodError, Variant
 from ferbench.protocols import Cell, Protocol, cells, load_protocol, protocol_names
 
+Metrics = Mapping[str, Mapping[str, float]]  # selection -> metric -> percent
+
 
 @dataclass(frozen=True)
 class Run:
@@ -27,7 +29,7 @@ class Run:
     variant: str
     preset: str
     seed: int
-    metrics: Mapping[str, Mapping[str, float]]  # selection -> metric -> percent
+    metrics: Metrics
     pixels: tuple[str, ...] = ()  # of the images trained, tested and drawn from, as far as they are named
     spec: Mapping[str, Any] = field(default_factory=dict, repr=False)
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)  # both empty in a mean over columns
@@ -138,11 +140,22 @@ def _read(
         metrics["last"] |= read_extras(path.parent)
         pixels = tuple(str(spec[part].get("pixels", "")) for part in DATA if isinstance(spec[part], dict))
         setting = spec["variant"], spec["preset"], spec["seed"]
-        return [Run(name, cell, *setting, metrics, pixels, spec, record) for cell in served]
+        return [Run(name, cell, *setting, _by_rule(metrics, cell.row.rule), pixels, spec, record) for cell in served]
     except records.RunError as error:
         return Ignored(name, str(error))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         return Ignored(name, f"spec.json or record.json lacks or garbles {error}")
+
+
+def _by_rule(metrics: Metrics, rule: str) -> Metrics:
+    """The metrics that a row names: those of its inference rule, or the first rule's, as they are."""
+    if not rule:
+        return metrics
+    head = f"{rule}/"
+    return {
+        selection: {name.removeprefix(head): value for name, value in values.items() if name.startswith(head)}
+        for selection, values in metrics.items()
+    }
 
 
 Kind = tuple[object, ...]  # method, preset, reader, kind of split

@@ -121,7 +121,7 @@ def same_run(spec: Mapping[str, Any]) -> str:
     them.
     """
     kept = {key: value for key, value in spec.items() if key not in ("seed", "weights", "made_for")}
-    if kept["method"] in METHODS:
+    if kept.get("method") in METHODS:
         kept["options"] = completed(kept["method"], kept["options"])
     for part in (*DATA, "candidates") if "candidates" in kept else DATA:
         if isinstance(kept[part], dict):

@@ -21,11 +21,17 @@ from ferbench.methods import Method
 
 
 def evaluate(run: Run, state: State, batches: Batches, test_store: ImageStore) -> dict[str, Any]:
-    """Test (and validation) metrics of the student and of the averaged model, by every inference rule."""
+    """Test metrics of the student and of the averaged model, by every inference rule.
+
+    Those of the validation images too, where there are any, and of the unlabelled ones where the recipe asks for them.
+    """
     models = {"student": state.method} | ({"ema": state.average.method} if state.average else {})
     parts = {"test": (test_store, run.test_faces, run.test)}
     if len(run.split.validation):
         parts["validation"] = (batches.store, run.faces, run.split.validation)
+    if run.recipe.score_unlabelled and run.unlabelled_faces is None and len(run.split.unlabelled):
+        known = run.split.unlabelled[run.faces.labels[run.split.unlabelled] >= 0]
+        parts["unlabelled"] = (batches.store, run.faces, known)
     line: dict[str, Any] = {}
     for part, (store, faces, indices) in parts.items():
         line[part] = {}
@@ -103,9 +109,10 @@ def select(history: list[dict[str, Any]], evaluated: str) -> dict[str, dict[str,
     """Test metrics at the last epoch, at the best on validation (where there is one), and at the best on test.
 
     Only epochs with scores count; the last one always has some.
-    The epoch that is best on validation is by overall accuracy of the headline rule, the first of ties. On test each
-    metric of each rule has its own best epoch, as the released codes print them; `epoch` is the headline rule's by
-    overall accuracy. Other rules' metrics are named `rule/metric`.
+    The epoch that is best on validation is by overall accuracy of the headline rule, the first of ties. Best on test is
+    chosen in two ways: each metric of each rule at its own best epoch ("best-on-test", as LEAF's released code prints
+    them), and all at the epoch that is best in overall accuracy of the headline rule ("best-epoch-on-test", as ReMoP's
+    does). Other rules' metrics are named `rule/metric`, those of the unlabelled images `unlabelled/metric`.
     """
 
     history = [line for line in history if "test" in line]
@@ -114,11 +121,11 @@ def select(history: list[dict[str, Any]], evaluated: str) -> dict[str, dict[str,
         return max(history, key=lambda line: float(next(iter(line[part][evaluated].values()))["overall"]))
 
     def figures(line: dict[str, Any]) -> dict[str, float]:
-        rules = line["test"][evaluated]
-        first = next(iter(rules))
+        first = next(iter(line["test"][evaluated]))
         return {
-            (metric if rule == first else f"{rule}/{metric}"): round(value, 4)
-            for rule, values in rules.items()
+            ("" if rule == first else f"{rule}/") + prefix + metric: round(value, 4)
+            for part, prefix in (("test", ""), ("unlabelled", "unlabelled/"))
+            for rule, values in line.get(part, {}).get(evaluated, {}).items()
             for metric, value in values.items()
         }
 
@@ -127,6 +134,7 @@ def select(history: list[dict[str, Any]], evaluated: str) -> dict[str, dict[str,
     result = {
         "last": {"epoch": history[-1]["epoch"], **each[-1]},
         "best-on-test": {"epoch": best("test")["epoch"], **on_test},
+        "best-epoch-on-test": {"epoch": best("test")["epoch"], **figures(best("test"))},
     }
     if "validation" in history[-1]:
         chosen = best("validation")

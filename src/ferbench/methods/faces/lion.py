@@ -1,7 +1,8 @@
 """LION: negative learning on images that are not confident, and relabelling of labelled ones that seem wrong.
 
 Paper: Du et al., "LION: Label Disambiguation for Semi-supervised Facial Expression Recognition with Progressive
-Negative Learning", IJCAI 2023. Code: NUM-7/LION. Written from a description of the code; the text was not at hand.
+Negative Learning", IJCAI 2023. Code: NUM-7/LION (an archive). Written from a description of the code, and held against
+its loop step by step but for what is listed below; the paper's text was not at hand.
 
 In epoch e, from 1, with threshold .8 + .01 e:
 - labelled: cross-entropy of the images whose label is certain (their row of weights is one-hot), weight 1.6;
@@ -10,30 +11,40 @@ In epoch e, from 1, with threshold .8 + .01 e:
   probability is at most .01. -log(1 - p_c) of the weak view over them, weight l = max(0, .24 - .015 e); and the binary
   cross-entropy between the strong view's gap max_k s_k - s_c (s = sigmoid of the logits) and the table, weight l /
   6.5. Prototypes: mean feature per class of labelled images predicted right (from epoch 10: of those not ambiguous)
-  and of confident unlabelled ones; a running mean in epoch 1, then .99 m + .01 f image by image. Relabelling from
+  and of confident unlabelled ones; a running mean in epoch 1, then .99 m + .01 f image by image. In epoch 10 the
+labelled ones enter by a running mean that starts anew, as in the code. Relabelling from
   epoch 10: a labelled image is ambiguous where max p - p_y > .5. Its weights become p of prediction and label in that
   epoch, later .99 of what they were plus .01 softmax of the two similarities f m / .1, normalised. Once its largest
   weight is in (.985, 1) the row becomes one-hot; where that is another class, reached with .996, it is the label.
 
 What differs from the released code:
-1. The complementary table is read and written at the rows of the images; the code uses the mask as an index.
+1. The complementary table is read and written at the rows of the images. The code uses the mask, an integer there, as
+   an index: for an image that is not confident it reads and writes the row of the batch's second image, for another
+   one that of its first, and takes their strong views (`variant="released"`: `mask_as_index`, after the description).
 2. Renormalisation is of the image's own row; the code's at epoch 10 is of another one.
 3. The softmax over prototypes is over the two candidates; the code's includes zeros for the others.
 4. Prototypes carry no gradient.
 5. The code replaces a label only within its first six classes (of seven); here within all.
 6. Of an image twice in a batch the last row counts for the weights, all for the complementary classes.
+7. Where a third class is a candidate in a row of weights, its share fades by .99 an epoch and goes in epoch 10; the
+   code leaves it as it is.
+8. Where the strong view's most probable class is in the table the logged value is 27.6, the code's 100 (torch's
+   binary cross-entropy); neither has a gradient.
 
 State: per image of the data set K bytes; per labelled one K + 2 numbers; K (D + 1) for the prototypes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ferbench.methods.base import (
+    Ask,
     Facts,
     Labelled,
     Model,
@@ -71,6 +82,7 @@ class LIONOptions:
     ambiguity: float = 0.5
     momentum: float = 0.99
     temperature: float = 0.1
+    mask_as_index: bool = field(default=False, metadata={"formerly": False})
 
     def __post_init__(self) -> None:
         above_zero(self, "temperature", "gap_share", "relabel_epoch")
@@ -80,6 +92,7 @@ class LIONOptions:
 
 class LION(Single):
     Options = LIONOptions
+    released: ClassVar[Mapping[str, object]] = {"mask_as_index": True}
     paper = "Du et al., IJCAI 2023"
     views = Views(labelled=("weak",), unlabelled=("weak", "strong"))
     options: LIONOptions
@@ -111,12 +124,15 @@ class LION(Single):
         if epoch >= options.relabel_epoch:
             self.relabel(passes.labelled, rows, first=epoch == options.relabel_epoch)
         self.follow(passes, pseudo, rows, epoch)
-        self.exclude(passes.weak[0], unlabelled.index, ~pseudo.keep)
+        index, strong, uncertain = unlabelled.index, passes.strong[0].logits, ~pseudo.keep
+        if options.mask_as_index:
+            index, strong = index[uncertain.long()], strong[uncertain.long()]
+        self.exclude(passes.weak[0], index, uncertain)
         certain = (self.weights[rows] == 1).sum(dim=1) == 1
         known = cross_entropy(passes.labelled.logits, self.labels[rows]) * certain
         taught = cross_entropy(passes.strong[0].logits, pseudo.label) * pseudo.keep
         weight = max(0.0, options.negative - options.negative_step * epoch)
-        weak, gap = negative_losses(passes, self.excluded[unlabelled.index], ~pseudo.keep)
+        weak, gap = negative_losses(passes.weak[0].logits, strong, self.excluded[index], uncertain)
         losses = {
             "supervised": options.supervised_weight * known.sum() / kept_count(certain),
             "unsupervised": options.unlabelled_weight * taught.mean(),
@@ -158,7 +174,13 @@ class LION(Single):
         fits = p.amax(dim=1) - own <= self.options.ambiguity if late else p.argmax(dim=1) == label
         for prediction, labels, used in ((passes.labelled, label, fits), (passes.weak[0], pseudo.label, pseudo.keep)):
             features = prediction.features.detach().float()
-            self.prototypes.update(whole_batch(features), whole_batch(labels), whole_batch(used), mean=epoch == 1)
+            known = prediction is passes.labelled
+            mean = epoch == 1 or (known and epoch == self.options.relabel_epoch)
+            self.prototypes.update(whole_batch(features), whole_batch(labels), whole_batch(used), mean=mean)
+
+    def end_epoch(self, progress: Progress, ask: Ask) -> None:
+        if progress.epoch + 2 == self.options.relabel_epoch:
+            self.prototypes.counts.zero_()  # the next epoch's labelled images start their means anew
 
     @torch.no_grad()
     def exclude(self, weak: Prediction, index: Tensor, uncertain: Tensor) -> None:
@@ -171,12 +193,12 @@ class LION(Single):
         self.excluded.index_copy_(0, index, before | (same @ added > 0))
 
 
-def negative_losses(passes: Passes, excluded: Tensor, uncertain: Tensor) -> tuple[Tensor, Tensor]:
+def negative_losses(weak: Tensor, strong: Tensor, excluded: Tensor, uncertain: Tensor) -> tuple[Tensor, Tensor]:
     """Both means over uncertain rows [U] with complementary classes [U, K]: of the weak view and of the strong gap."""
     count, table = kept_count(uncertain), excluded.float()
-    p = passes.weak[0].logits.float().softmax(dim=1)
-    weak = -(table * torch.log((1 - p).clamp(min=1e-5))).sum(dim=1)
-    s = passes.strong[0].logits.float().sigmoid()
+    p = weak.float().softmax(dim=1)
+    of_weak = -(table * torch.log((1 - p).clamp(min=1e-5))).sum(dim=1)
+    s = strong.float().sigmoid()
     gap = s.amax(dim=1, keepdim=True) - s
     terms = table * gap.clamp(min=1e-12).log() + (1 - table) * (1 - gap).clamp(min=1e-12).log()
-    return (weak * uncertain).sum() / count, -(terms.mean(dim=1) * uncertain).sum() / count
+    return (of_weak * uncertain).sum() / count, -(terms.mean(dim=1) * uncertain).sum() / count

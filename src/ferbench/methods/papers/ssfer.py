@@ -37,7 +37,7 @@ checks wait for the device.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -84,7 +84,10 @@ class SSFEROptions:
     unlabelled_weight: float = 5.0
     decay: float = 0.999
     decay_warmup: bool = False
-    statistics: Literal["averaged", "batch"] = "averaged"
+    # a teacher once had the student's statistics: neither of these
+    statistics: Literal["averaged", "batch"] = field(
+        default="averaged", metadata={"formerly": lambda values: "student's" if values["teacher"] else "averaged"}
+    )
 
     def __post_init__(self) -> None:
         if self.beta <= 0 or not 0 <= self.smoothing < 1:

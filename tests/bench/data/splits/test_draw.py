@@ -50,7 +50,7 @@ def test_fold_seed_shuffles_otherwise(make_faces: MakeFaces) -> None:
 
 @pytest.mark.parametrize("parameters", [{"fraction": 0.5}, {"fraction": 0.5, "noise": 0.3}])
 def test_parts_make_up_the_labelled_images(make_faces: MakeFaces, parameters: dict[str, float]) -> None:
-    """Every part has its share of each class; what it leaves out is unlabelled, and keeps its label."""
+    """Every part has its share of each class; what it leaves out is unlabelled, the rest is taught as before."""
     faces = make_faces(train={"a": 60, "b": 24, "c": 13}, test={"a": 5})
     whole = make_split(faces, "fraction", parameters, 3)
     held = []

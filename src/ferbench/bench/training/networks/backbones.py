@@ -180,6 +180,7 @@ BACKBONES = {
     "vit_large": Backbone(1024, _timm("vit_large_patch16_224")),
     "vit_tiny": Backbone(192, _timm("vit_tiny_patch16_224", depth=4, patch_size=8)),
     "resnet_small": Backbone(128, lambda size: SmallResNet()),
+    "resnet_narrow": Backbone(64, lambda size: SmallResNet((8, 16, 32, 64))),
 }
 
 _VIT_SIZES = ("tiny", "small", "base", "large")
@@ -192,6 +193,7 @@ WHERE_TO_GET = {
     "repositories link copies",
     "ssfer_mae": "a ViT-B of SSFER's masked autoencoding of faces; the README of zhelishisongjie/SSFER links it, "
     "`ferbench pretrain mae --recipe ssfer --faces FOLDER` trains one",
+    "maskfeat_tiny": "`ferbench pretrain maskfeat --backbone vit_tiny` writes one",
     "mae_tiny": "`ferbench pretrain mae --backbone vit_tiny` writes one",
     "maskfeat_fer": "`ferbench pretrain maskfeat --recipe pll` on RAF-DB, FERPlus and AffectNet writes one",
     "mae_fer": "`ferbench pretrain mae --recipe pll` on RAF-DB, FERPlus and AffectNet writes one",
