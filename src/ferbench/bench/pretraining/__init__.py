@@ -1,4 +1,8 @@
-"""Pre-training of encoders without labels: the objectives by name."""
+"""How does an encoder learn from faces without labels? Masked images and contrast, and their loop.
+
+Start with `objective.py`, what a pre-training task is; `mae.py` is one, `pretrain.py` the loop, `command.py` what
+`ferbench pretrain` does. The objectives by name stand below.
+"""
 
 from __future__ import annotations
 

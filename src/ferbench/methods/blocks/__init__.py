@@ -1,1 +1,1 @@
-"""Blocks."""
+"""What several methods share: statistics, memories, teachers, targets, mixing, views, sums over processes."""

@@ -1,1 +1,1 @@
-"""Faces."""
+"""Methods for faces that the papers compare with, a file each."""

@@ -1,1 +1,1 @@
-"""General."""
+"""Semi-supervised methods for images of any kind, a file each."""

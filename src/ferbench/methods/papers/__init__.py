@@ -1,1 +1,1 @@
-"""Papers."""
+"""The five papers' own methods, a file each: Ada-CM, LEAF, ReMoP, SSFER and PLL-FER."""

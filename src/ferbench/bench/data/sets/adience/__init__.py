@@ -1,1 +1,1 @@
-"""Adience."""
+"""Adience; start with `reader.py`."""

@@ -1,1 +1,1 @@
-"""Affectnet."""
+"""AffectNet; start with `reader.py`."""

@@ -1,1 +1,1 @@
-"""Casia webface."""
+"""CASIA-WebFace; start with `reader.py`."""

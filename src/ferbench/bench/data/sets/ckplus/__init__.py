@@ -1,1 +1,1 @@
-"""Ckplus."""
+"""CK+; start with `reader.py`."""

@@ -1,1 +1,1 @@
-"""Fer2013."""
+"""FER2013; start with `reader.py`."""

@@ -1,1 +1,1 @@
-"""Ferplus."""
+"""FERPlus; start with `reader.py`."""

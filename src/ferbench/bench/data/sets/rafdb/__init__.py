@@ -1,1 +1,1 @@
-"""Rafdb."""
+"""RAF-DB; start with `reader.py`."""

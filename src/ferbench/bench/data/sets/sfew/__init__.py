@@ -1,1 +1,1 @@
-"""Sfew."""
+"""SFEW; start with `reader.py`."""

@@ -1,1 +1,1 @@
-"""Synthetic."""
+"""Synthetic faces: drawn by ferbench."""
