@@ -95,13 +95,8 @@ def adacm(network: Any) -> Callable[..., AdaCM]:
 def test_options_are_the_papers() -> None:
     expected = {
         "bound": 0.97, "gamma": math.e, "initial_threshold": 0.8, "floor": False, "timing": "current", "margin": True,
-<<<<<<< HEAD
-        "threshold": 0.95, "contrast": True, "contrast_gradient": True, "supervised_weight": 0.5,
-        "unlabelled_weight": 1.0, "contrast_weight": 0.1,
-=======
         "threshold": 0.95, "contrast": True, "contrast_gradient": True,
         "supervised_weight": 0.5, "unlabelled_weight": 1.0, "contrast_weight": 0.1,
->>>>>>> 7bc70de (The log's tables are of records that are there; entries that rest on spoilt or missing runs are withdrawn)
         "temperature": 0.07, "denominator": "kept", "symmetric": False, "joint": False,
     }  # fmt: skip
     assert option_values("adacm", "paper", {}) == expected
