@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ferbench.bench.tables.leaderboard import collect
 
+from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.tables.distinct import indistinct
 from ferbench.bench.tables.implemented import COMPARABLE, implemented
 from ferbench.bench.tables.reproduce import make_plan
