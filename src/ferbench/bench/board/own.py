@@ -28,7 +28,8 @@ def own_runs(results: Path) -> tuple[Protocol | None, dict[str, list[Run]]]:
     found = sorted(_read(results), key=lambda one: (str(one[2].get("finished_at", "")), one[0]))
     if not found:
         return None, {}
-    tables, runs = [], {}
+    tables: list[Table] = []
+    runs: dict[str, list[Found]] = {}
     by_data = _grouped(found, _data)
     ids = _named(by_data, lambda found: _data_name(found[0][1]))
     for key, of_data in by_data.items():
@@ -64,7 +65,9 @@ def _read(results: Path) -> Iterable[Found]:
 def _run(cell: Any, found: Found) -> Run:
     name, spec, record = found
     metrics = {part: {key: float(value) for key, value in row.items()} for part, row in record["metrics"].items()}
-    return Run(name, cell, str(spec["variant"]), str(spec["preset"]), int(spec["seed"]), metrics, spec, record)
+    return Run(
+        name, cell, str(spec["variant"]), str(spec["preset"]), int(spec["seed"]), metrics, spec=spec, record=record
+    )
 
 
 def _table(name: str, found: Sequence[Found]) -> tuple[Table, dict[str, list[Found]]]:

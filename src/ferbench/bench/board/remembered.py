@@ -5,7 +5,9 @@ So its board has their lines whoever asks for it, also on another machine and af
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from ferbench.bench.training import records
 from ferbench.protocols import Protocol, load_protocol, protocol_names
@@ -28,5 +30,8 @@ def remember(protocol: Protocol, results: Path) -> None:
         return
     names = {f"{prefix}{table.id}.csv" for table in protocol.tables for prefix in ("table", "")}
     for path in [*(source / name for name in sorted(names) if (source / name).is_file()), protocol.path]:
-        content = path.read_bytes()
-        records.write(target / path.name, lambda file, content=content: file.write(content))
+        records.write(target / path.name, partial(_write, path.read_bytes()))
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)

@@ -136,7 +136,7 @@ def against_table(row: str, found: Sequence[Against]) -> Group:
     grid = RichTable(title=f"difference from {row}, percentage points, with 95 % intervals", title_justify="left")
     for name in ("table", "column", "row", "runs", "metric", "difference", "interval", "seeds"):
         grid.add_column(name, justify="right" if name in ("difference", "interval", "seeds") else "left")
-    last = ""
+    last: tuple[str, str] | None = None
     for one in found:
         line, difference = one.line, one.difference
         place = f"{line.paper} {line.table}"
