@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from ferbench.bench.training.evidence import Evidence
 from ferbench.bench.training.records import RunError
 from ferbench.protocols import ProtocolError
 
+NO_CELL: Any = None  # a run that is named by itself stands for no cell
 METRICS = ("overall", "mean", "f1")
 
 
@@ -63,7 +65,8 @@ def side(target: str, results: Path, preset: str | None = None, variant: str | N
         spec, record = records.read_json(folder / "spec.json"), records.read_json(folder / "record.json")
         try:
             metrics = {part: {key: float(one) for key, one in row.items()} for part, row in record["metrics"].items()}
-            run = Run(folder.name, None, spec["variant"], spec["preset"], spec["seed"], metrics, spec, record)  # type: ignore[arg-type]
+            setting = str(spec["variant"]), str(spec["preset"]), int(spec["seed"])
+            run = Run(folder.name, NO_CELL, *setting, metrics, spec=spec, record=record)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise RunError(f"{folder}: spec.json or record.json lacks or garbles {error}") from error
         return Side(folder.name, {run.seed: run})

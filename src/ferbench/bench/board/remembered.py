@@ -30,8 +30,8 @@ def remember(protocol: Protocol, results: Path) -> None:
         return
     names = {f"{prefix}{table.id}.csv" for table in protocol.tables for prefix in ("table", "")}
     for path in [*(source / name for name in sorted(names) if (source / name).is_file()), protocol.path]:
-        records.write(target / path.name, partial(_copy, path.read_bytes()))
+        records.write(target / path.name, partial(_write, path.read_bytes()))
 
 
-def _copy(content: bytes, file: BinaryIO) -> None:
+def _write(content: bytes, file: BinaryIO) -> None:
     file.write(content)
