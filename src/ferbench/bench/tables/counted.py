@@ -166,8 +166,13 @@ def _serving(
         metrics["last"] |= read_extras(folder)
         setting = spec["variant"], spec["preset"], spec["seed"]
         pixels = tuple(str(spec[part].get("pixels", "")) for part in DATA if isinstance(spec[part], dict))
-        kept = pixels, spec, stored.record, stored.finished_at, stored.code
-        return [Run(name, cell, *setting, metrics, *kept) for cell in served]
+        return [
+            Run(
+                name, cell, *setting, metrics, pixels, spec=spec, record=stored.record,
+                finished_at=stored.finished_at, code=stored.code,
+            )
+            for cell in served
+        ]  # fmt: skip
     except records.RunError as error:
         return Ignored(name, str(error))
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
