@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing.decode import BadImage, strict_limits, to_rgb
+from ferbench.bench.data.preparing.decode import MOST_BYTES, BadImage, strict_limits, to_rgb
 from ferbench.bench.data.reading.tree import walk_images
 from ferbench.bench.data.views.augment import apply_plain
 from ferbench.bench.data.views.normalisation import MEAN_STD
+from ferbench.bench.files import FileError, read_bytes, reason
 from ferbench.bench.tables.finished import FinishedRun
 from ferbench.bench.training import records
 from ferbench.bench.training.finite import check_scores
@@ -101,9 +102,9 @@ def predicting(run: FinishedRun) -> Classifier:
 def _pixels(path: Path) -> Tensor:
     """uint8 [1, H, W, 3]."""
     try:
-        return torch.from_numpy(np.array(to_rgb(path.read_bytes()))).unsqueeze(0)
-    except (OSError, BadImage) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); take it out or repair it") from error
+        return torch.from_numpy(np.array(to_rgb(read_bytes(path, MOST_BYTES)))).unsqueeze(0)
+    except (OSError, FileError, BadImage) as error:
+        raise DataError(f"{path}: cannot be read as an image ({reason(error)}); take it out or repair it") from error
 
 
 def _plain(module: nn.Module) -> dict[str, Tensor]:

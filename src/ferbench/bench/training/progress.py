@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ferbench.bench.terminal import Terminal, mutter
 
 
 class Reporter(Protocol):
@@ -32,7 +32,7 @@ def now_and_then() -> Callable[[int, int], None]:
         nonlocal said
         if time.monotonic() - said >= SAID_EVERY_S:
             said = time.monotonic()
-            print(f"preparing: {done:,} of {total:,} images", file=sys.stderr, flush=True)
+            mutter(f"preparing: {done:,} of {total:,} images")
 
     return progress
 
@@ -53,7 +53,7 @@ class Silent:
 class Bar:
     """A progress bar with losses, mask rate, pseudo-label accuracy and time left; use it as a context manager."""
 
-    def __init__(self, console: Console, title: str) -> None:
+    def __init__(self, console: Terminal, title: str) -> None:
         self._console = console
         self._title = title
         self._progress = Progress(
