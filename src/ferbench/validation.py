@@ -20,6 +20,9 @@ from ferbench.errors import UserError
 T = TypeVar("T")
 Value = str | int | float | bool
 
+_MOST_WHOLE = 2**53
+_MOST_NUMBER = 1e30
+
 _SCALARS: dict[Any, str] = {
     str: "a word", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null",
 }  # fmt: skip
@@ -167,9 +170,9 @@ def _union(value: object, hints: tuple[Any, ...], where: str, error: type[UserEr
     words = [word for hint in hints if get_origin(hint) is Literal for word in get_args(hint)]
     plain = [hint for hint in hints if get_origin(hint) is not Literal]
     if value in words or type(value) in plain:
-        return _finite(value, where, error)
+        return _meant(value, where, error)
     if float in plain and type(value) is int:
-        return float(value)
+        return float(_meant(value, where, error))
     wanted = [repr(word) for word in words] + [_SCALARS[hint] for hint in plain]
     raise error(f"{where}: expected {' or '.join(wanted)}, got {value!r}")
 
@@ -182,13 +185,23 @@ def _convert_choice(value: object, words: tuple[Any, ...], where: str, error: ty
 
 def _convert_scalar(value: object, hint: type, where: str, error: type[UserError]) -> Any:
     if hint is float and type(value) is int:
-        return float(value)
+        return float(_meant(value, where, error))
     if type(value) is not hint:
         raise error(f"{where}: expected {_SCALARS[hint]}, got {value!r}")
-    return _finite(value, where, error)
+    return _meant(value, where, error)
 
 
-def _finite(value: object, where: str, error: type[UserError]) -> object:
+def _meant(value: Any, where: str, error: type[UserError]) -> Any:
+    """A number that can be meant: finite, and within what a double counts exactly or a float32 can hold."""
     if isinstance(value, float) and not math.isfinite(value):
         raise error(f"{where}: must be finite, got {value!r}")
+    if isinstance(value, int) and abs(value) > _MOST_WHOLE:
+        raise error(f"{where}: must be at most {_MOST_WHOLE:,}, got {shortened(value)}")
+    if isinstance(value, float) and abs(value) > _MOST_NUMBER:
+        raise error(f"{where}: must be at most {_MOST_NUMBER:g}, got {value!r}")
     return value
+
+
+def shortened(value: int) -> str:
+    """A whole number for a message: not hundreds of digits, nor more than Python writes."""
+    return str(value) if value.bit_length() < 64 else f"a number of {value.bit_length()} bits"

@@ -127,6 +127,7 @@ def open_regular(path: Path, most: int | None = None) -> BinaryIO:
     except (OSError, ValueError) as error:
         raise FileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     status = os.fstat(descriptor)
+    os.set_blocking(descriptor, True)
     if not stat.S_ISREG(status.st_mode) or (most is not None and status.st_size > most):
         os.close(descriptor)
         wrong = f"has {status.st_size:,} bytes" if stat.S_ISREG(status.st_mode) else "is no regular file"
@@ -134,12 +135,20 @@ def open_regular(path: Path, most: int | None = None) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
+    """The content of a regular file. Raises FileError, also where it is not there."""
+    try:
+        with open_regular(path, most) as file:
+            return file.read()
+    except OSError as error:
+        _unreadable(path, error)
+
+
 def read_text(path: Path) -> str:
     """A text file of ours. Raises FileError, also where it is not there."""
     try:
-        with open_regular(path, MOST_TEXT) as file:
-            return file.read().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
         _unreadable(path, error)
 
 

@@ -41,6 +41,16 @@ def say(*parts: RenderableType) -> None:
         console.print(part, soft_wrap=isinstance(part, str))
 
 
+def say_text(text: str) -> None:
+    """Print a report of several lines."""
+    say(*text.splitlines())
+
+
+def mutter(text: str) -> None:
+    """One line on stderr that is no complaint, such as how far something is."""
+    print(shown(text), file=sys.stderr, flush=True)
+
+
 def complain(message: str) -> None:
     """One line on stderr, whatever the message holds."""
-    print(f"ferbench: {shown(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    mutter(f"ferbench: {' '.join(message.split())}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -50,8 +51,8 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
     path = _find(name_or_path)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ProtocolError(f"{path}: cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, no TOML, a number of 5,000 digits
+        raise ProtocolError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
     _extend_recipes(raw, path)
     _extend_tables(raw, path)
     protocol = build(Protocol, raw, str(path), ProtocolError)
@@ -106,6 +107,8 @@ def _extend(own: Any, others: Mapping[str, Any], where: str) -> Any:
     name = str(own["extends"])
     if name not in others:
         raise ProtocolError(f"{where}.extends: no '{name}' in this file; {nearest(name, others)}")
+    if not isinstance(others[name], dict):
+        raise ProtocolError(f"{where}.extends: '{name}' is no table")
     if "extends" in others[name]:
         raise ProtocolError(f"{where}.extends: '{name}' extends another itself; only one level is allowed")
     return {**others[name], **{key: value for key, value in own.items() if key != "extends"}}
@@ -122,14 +125,17 @@ def _published(table: Table, path: Path) -> dict[tuple[str, str, str], Published
     numbers: dict[tuple[str, str, str], Published] = {}
     with csv_path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file)
-        if next(lines, None) != CSV_HEADER:
-            raise ProtocolError(f"{csv_path}: the first line must be {','.join(CSV_HEADER)}")
-        for line in lines:
-            where = f"{csv_path}:{lines.line_num}"
-            key, number = _published_line(line, table, where)
-            if key in numbers:
-                raise ProtocolError(f"{where}: {'/'.join(key)} is given twice")
-            numbers[key] = number
+        try:
+            if next(lines, None) != CSV_HEADER:
+                raise ProtocolError(f"{csv_path}: the first line must be {','.join(CSV_HEADER)}")
+            for line in lines:
+                where = f"{csv_path}:{lines.line_num}"
+                key, number = _published_line(line, table, where)
+                if key in numbers:
+                    raise ProtocolError(f"{where}: {'/'.join(key)} is given twice")
+                numbers[key] = number
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ProtocolError(f"{csv_path}:{lines.line_num + 1}: cannot be read: {error}") from error
     return numbers
 
 
@@ -141,7 +147,10 @@ def _published_line(line: list[str], table: Table, where: str) -> tuple[tuple[st
     _known(column, [item.id for item in table.columns], f"{where}: column")
     _known(metric, table.metrics, f"{where}: metric")
     try:
-        return (row, column, metric), Published(float(mean), float(std) if std else None)
+        number = Published(float(mean), float(std) if std else None)
+        if not (math.isfinite(number.mean) and math.isfinite(number.std or 0.0)):
+            raise ValueError("not finite")
+        return (row, column, metric), number
     except ValueError as error:
         raise ProtocolError(f"{where}: mean and std must be numbers, got '{mean}' and '{std}'") from error
 

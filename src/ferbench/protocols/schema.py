@@ -37,6 +37,10 @@ SPLIT_OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "balanced": ("exceptions",),
     "kfold": ("fold", "fold_seed", "own_folds"),
 }
+# Beyond these a number is a slip of the finger, and would end in a full memory or a run of years.
+MOST_IMAGES = 2**16  # of a batch
+MOST_PIXELS = 4096  # a side
+MOST_EPOCHS, MOST_STEPS = 10**5, 10**7
 SPLIT_ALWAYS = ("validation", "noise", "overlap", "parts", "part")  # optional in every kind
 
 
@@ -49,19 +53,19 @@ class Recipe:
     """Everything a run needs besides its method and its data."""
 
     backbone: str
-    batch_size: int = field(metadata={"least": 1})  # labelled images per step
-    epochs: int = field(metadata={"least": 1})
-    steps_per_epoch: int = field(metadata={"least": 1})  # where an epoch is a number of steps
+    batch_size: int = field(metadata={"least": 1, "most": MOST_IMAGES})  # labelled images per step
+    epochs: int = field(metadata={"least": 1, "most": MOST_EPOCHS})
+    steps_per_epoch: int = field(metadata={"least": 1, "most": MOST_STEPS})  # where an epoch is a number of steps
     lr: float = field(metadata={"above": 0.0})
     epoch_of: str = field(default="steps", metadata={"choices": EPOCHS})  # or whole batches in a pass over these images
     few_labels: int = field(default=0, metadata={"least": 0})  # with fewer labelled images than this ...
-    few_epochs: int = field(default=0, metadata={"least": 0})  # ... a run is this many epochs long
+    few_epochs: int = field(default=0, metadata={"least": 0, "most": MOST_EPOCHS})  # ... a run is this many epochs long
     weights: str = "none"  # name of a pre-trained weight file, "none" = random initialisation
-    mu: int = field(default=1, metadata={"least": 1})  # unlabelled images per labelled image
-    input_size: int = field(default=224, metadata={"least": 8})  # pixels
-    crop_padding: int = field(default=8, metadata={"least": 0})  # pixels
+    mu: int = field(default=1, metadata={"least": 1, "most": 1024})  # unlabelled images per labelled image
+    input_size: int = field(default=224, metadata={"least": 8, "most": MOST_PIXELS})  # pixels
+    crop_padding: int = field(default=8, metadata={"least": 0, "most": MOST_PIXELS})  # pixels
     crop_probability: float = field(default=0.5, metadata={"least": 0.0, "most": 1.0})
-    randaugment_ops: int = field(default=3, metadata={"least": 0})
+    randaugment_ops: int = field(default=3, metadata={"least": 0, "most": 100})
     cutout: float = field(default=0.5, metadata={"least": 0.0, "most": 1.0})  # largest side, share of the width
     optimizer: str = field(default="adam", metadata={"choices": ("adam", "adamw", "sgd")})
     momentum: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})  # sgd only
@@ -70,8 +74,8 @@ class Recipe:
     beta2: float = field(default=0.999, metadata={"least": 0.0, "below": 1.0})  # adam and adamw
     layer_decay: float = field(default=1.0, metadata={"above": 0.0, "most": 1.0})  # rate times this per layer downwards
     schedule: str = field(default="constant", metadata={"choices": SCHEDULES})  # training/schedule.py has the formulas
-    cosine_epochs: int = field(default=0, metadata={"least": 0})  # length of cosine_per_epoch, 0 = all epochs
-    warmup_epochs: int = field(default=0, metadata={"least": 0})
+    cosine_epochs: int = field(default=0, metadata={"least": 0, "most": MOST_EPOCHS})  # of a cosine, 0 = all epochs
+    warmup_epochs: int = field(default=0, metadata={"least": 0, "most": MOST_EPOCHS})
     warmup_lr: float = field(default=0.0, metadata={"least": 0.0})  # where the warm-up starts
     min_lr: float = field(default=0.0, metadata={"least": 0.0})  # where a cosine ends
     augmentation: str = field(default="crop", metadata={"choices": ("crop", "resized_crop")})  # the latter: SSFER's
@@ -151,7 +155,7 @@ class Split:
     labels: int | None = field(default=None, metadata={"least": 1})  # in all
     folds: int | None = field(default=None, metadata={"least": 2})
     fold: int | None = field(default=None, metadata={"least": 1})  # 1 is the first
-    fold_seed: int | None = field(default=None, metadata={"least": 1})  # of the shuffle before folding
+    fold_seed: int | None = field(default=None, metadata={"least": 1, "most": 2**32 - 1})  # of the shuffle
     own_folds: bool | None = None  # the data set's own (Adience) instead of shuffled ones
     validation: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})  # share of the labelled images
     noise: float = field(default=0.0, metadata={"least": 0.0, "below": 1.0})  # share of the labels made wrong

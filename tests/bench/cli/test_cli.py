@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from ferbench.bench.tables import listing, reproduce
-from ferbench.bench.tables.reproduce import claimed
+from ferbench.bench.tables.claims import claimed
 from ferbench.bench.training import records
 from ferbench.bench.training import train as loop
 

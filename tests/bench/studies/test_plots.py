@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ferbench.bench.studies import plots
-from ferbench.bench.studies.plot_runs import find_runs, read_predictions
+from ferbench.bench.studies.plot_runs import find_runs
+from ferbench.bench.tables.predictions import read_predictions
 from ferbench.bench.training import train as loop
 from ferbench.bench.training.records import RunError
 from ferbench.bench.training.state import Run
@@ -51,10 +52,10 @@ def test_a_run_is_drawn_as_png_and_svg_and_twice_the_same(results: Path, tmp_pat
 
 def test_confusion_is_normalised_by_row(results: Path) -> None:
     ((name, figure),) = plots.confusion("fixmatch", results)
-    found = read_predictions(find_runs("fixmatch", results)[0])
+    found = read_predictions(find_runs("fixmatch", results)[0].folder / "predictions.npz")
     shares = np.array([float(text) for text in texts(figure)]).reshape(3, 3)
     for true in range(3):
-        predicted = found.scores.argmax(axis=1)[found.labels == true]
+        predicted = found.headline.argmax(axis=1)[found.labels == true]
         expected = [100 * np.mean(predicted == code) for code in range(3)]
         assert shares[true] == pytest.approx(expected, abs=0.051)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]

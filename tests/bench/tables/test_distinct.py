@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ferbench.bench.tables.leaderboard import collect
 
 from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.tables.distinct import indistinct

@@ -8,16 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from ferbench.bench.tables.watched import NOTE, Noting, Watch, duration
+from ferbench.bench.terminal import Terminal
 
 MEANS = {"loss": 1.25, "loss/supervised": 1.25}
 
 
-def screen(width: int) -> tuple[Console, io.StringIO]:
+def screen(width: int) -> tuple[Terminal, io.StringIO]:
     file = io.StringIO()
-    return Console(file=file, force_terminal=True, width=width, height=20, color_system=None), file
+    return Terminal(file=file, force_terminal=True, width=width, height=20, color_system=None), file
 
 
 def test_a_note_is_there_while_the_run_is_worked_on(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_line_per_worker_and_the_time_left(tmp_path: Path, monkeypatch: pytest
 
 def test_without_a_terminal_nothing_is_drawn(tmp_path: Path) -> None:
     file = io.StringIO()
-    with Watch(Console(file=file), {tmp_path: 10}) as watch:
+    with Watch(Terminal(file=file), {tmp_path: 10}) as watch:
         watch.look()
     assert file.getvalue() == ""
 

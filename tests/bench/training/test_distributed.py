@@ -21,7 +21,7 @@ from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.pretraining.pretrain import pretrain
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import resolve
-from ferbench.bench.tables.reproduce import claimed
+from ferbench.bench.tables.claims import claimed
 from ferbench.bench.training import records
 from ferbench.bench.training import train as loop
 from ferbench.bench.training.interrupt import Interrupted

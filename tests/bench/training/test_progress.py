@@ -6,8 +6,8 @@ import io
 import time
 
 import pytest
-from rich.console import Console
 
+from ferbench.bench.terminal import Terminal
 from ferbench.bench.training.progress import Bar, now_and_then
 
 
@@ -30,7 +30,7 @@ def test_preparing_speaks_every_ten_seconds_and_not_before(
 def test_the_bar_shows_steps_time_left_and_loss(width: int) -> None:
     """A run's name is about 60 characters long: it has a line of its own, so that the bar is never squeezed."""
     file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=width, color_system=None)
+    console = Terminal(file=file, force_terminal=True, width=width, color_system=None)
     name = "synthetic-long_tailed-400-20-fixmatch-paper-cpu-s1-1339abcd"
     means = {"loss": 1.645, "loss/supervised": 1.64, "loss/unsupervised": 0.005}
     with Bar(console, name) as bar:

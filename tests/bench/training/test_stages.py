@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.tables import reproduce
@@ -130,7 +129,7 @@ def test_a_plan_holds_each_stage_once_and_before_what_starts_from_it(protocol: P
 
 def test_a_run_starts_with_the_network_the_one_before_ended_with(protocol: Protocol, workspace: Workspace) -> None:
     (cell,) = cells(protocol, "1/staged")
-    execute(make_plan([cell], "cpu", 1, workspace, None), workspace, Console(quiet=True))
+    execute(make_plan([cell], "cpu", 1, workspace, None), workspace)
     run = resolved(protocol, "staged", workspace)
     assert run.before and finished(workspace.folder(run))
     trained = torch.load(workspace.folder(run.before) / "checkpoint.pt", weights_only=True)["method"]
@@ -162,7 +161,7 @@ def test_a_kill_between_and_inside_the_stages(
                 original(*args)
 
             Sums.add = counted  # type: ignore[method-assign]
-            execute(plan, workspace, Console(quiet=True))
+            execute(plan, workspace)
             os._exit(0)
         os.waitpid(child, 0)
 
@@ -175,7 +174,7 @@ def test_a_kill_between_and_inside_the_stages(
     assert not finished(workspace.folder(second))
     life(100)
     calm = Workspace(tmp_path / "calm", drawn_faces)
-    execute(make_plan([cell], "cpu", 1, calm, None), calm, Console(quiet=True))
+    execute(make_plan([cell], "cpu", 1, calm, None), calm)
     for run in (first, second):
         ours, theirs = (
             torch.load(space.folder(run) / "checkpoint.pt", weights_only=True)["method"] for space in (workspace, calm)
@@ -190,14 +189,14 @@ def test_a_stage_whose_weights_are_gone_is_done_again_where_it_is_needed(
     """A record alone, as a repository ships it, is enough for the table and not for what starts from the run."""
     (cell,) = cells(protocol, "1/staged")
     plan = make_plan([cell], "cpu", 1, workspace, None)
-    execute(plan, workspace, Console(quiet=True))
+    execute(plan, workspace)
     first, second = (workspace.folder(run) for _, _, run in plan.runs)
     before = torch.load(first / "checkpoint.pt", weights_only=True)["method"]
     (first / "checkpoint.pt").unlink()
-    execute(plan, workspace, Console(quiet=True))
+    execute(plan, workspace)
     assert not (first / "checkpoint.pt").exists()  # both are finished: nothing to do
     shutil.rmtree(second)
-    execute(plan, workspace, Console(quiet=True))
+    execute(plan, workspace)
     assert finished(second)
     again = torch.load(first / "checkpoint.pt", weights_only=True)["method"]
     assert all(torch.equal(before[name], again[name]) for name in before)
@@ -212,7 +211,7 @@ def test_who_waits_for_another_process_goes_on_when_it_has_finished(
     first, second = plan.runs[0][2], plan.runs[1][2]
     with claimed(workspace.folder(first)) as free:
         assert free
-        worker = threading.Thread(target=execute, args=(plan, workspace, Console(quiet=True)))
+        worker = threading.Thread(target=execute, args=(plan, workspace))
         worker.start()
         time.sleep(0.5)
         assert worker.is_alive() and not (workspace.folder(second) / "spec.json").exists()
@@ -221,7 +220,7 @@ def test_who_waits_for_another_process_goes_on_when_it_has_finished(
 
 
 def test_stages_have_no_line_of_their_own_on_the_leaderboard(protocol: Protocol, workspace: Workspace) -> None:
-    execute(make_plan(cells(protocol), "cpu", 1, workspace, None), workspace, Console(quiet=True))
+    execute(make_plan(cells(protocol), "cpu", 1, workspace, None), workspace)
     runs, ignored = counted_runs(workspace.results, {protocol.name: protocol})
     assert not ignored
     assert {run.cell.row.id for run in runs} == {"direct", "staged", "other", "third"}
@@ -232,7 +231,7 @@ def test_stages_have_no_line_of_their_own_on_the_leaderboard(protocol: Protocol,
 def test_another_network_cannot_be_started_from(protocol: Protocol, workspace: Workspace, tmp_path: Path) -> None:
     (cell,) = cells(protocol, "1/staged")
     (first, _) = make_plan([cell], "cpu", 1, workspace, None).runs
-    execute(reproduce.Plan([first], []), workspace, Console(quiet=True))
+    execute(reproduce.Plan([first], []), workspace)
     folder = workspace.folder(first[2])
     start = finished_start(folder)
     with pytest.raises(WeightsError, match="cannot be started from: its network is another one"):

@@ -17,5 +17,5 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        print("ferbench: stopped; what was saved before is kept", file=sys.stderr)
+        sys.stderr.write("ferbench: stopped; what was saved before is kept\n")
         sys.exit(130)

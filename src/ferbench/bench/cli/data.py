@@ -12,6 +12,7 @@ import typer
 
 from ferbench.bench.cli.app import app
 from ferbench.bench.cli.options import listed_values, numbers, values
+from ferbench.bench.terminal import Terminal, say, say_text
 
 if TYPE_CHECKING:
     from ferbench.bench.data.faceset import FaceSet
@@ -38,20 +39,19 @@ def prepare(
 
     The report says what the copy is, whether it is complete, and how it differs from the papers' numbers.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
     from ferbench.bench.data.preparing.cache import cache_root
     from ferbench.bench.data.sets.readers import prepare_dataset
 
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(console=Terminal(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"decoding {dataset}", total=None)
         report = prepare_dataset(
             dataset, values(option, "--option"), root=root, cache=cache_root(), partial=partial,
             verify=verify, threads=threads or os.cpu_count() or 1,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
-    print(json.dumps(report.json(), indent=1) if as_json else report.text())
+    say_text(json.dumps(report.json(), indent=1) if as_json else report.text())
 
 
 @app.command()
@@ -69,7 +69,7 @@ def fake(
     from ferbench.bench.data.sets.fakes import FAKES
 
     chosen = make_fake(FAKES, dataset, out, images, layout)
-    print(f"{out}: {dataset} in layout {chosen}; next: {this_command()} prepare {dataset} --root {out} --partial")
+    say(f"{out}: {dataset} in layout {chosen}; next: {this_command()} prepare {dataset} --root {out} --partial")
 
 
 @app.command()
@@ -92,10 +92,10 @@ def split(
 
     faces = open_dataset(dataset, values(data_option, "--data-option"), root=root, cache=cache_root())
     drawn = drawn_split(split, faces, seed)
-    print(split_text(drawn, faces))
+    say_text(split_text(drawn, faces))
     if out:
         write_split(drawn, faces, out)
-        print(f"wrote {out}")
+        say(f"wrote {out}")
 
 
 def drawn_split(asked: str, faces: FaceSet, seed: int) -> Split:

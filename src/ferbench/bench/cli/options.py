@@ -18,6 +18,7 @@ Results = Annotated[Path, typer.Option(help="Folder of runs, leaderboard.csv and
 Roots = Annotated[list[str] | None, typer.Option("--root", help="DATASET=PATH of your copy; repeatable.")]
 Weights = Annotated[list[str] | None, typer.Option("--weights", help="NAME=FILE of pre-trained weights; repeatable.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.")]
+Again = Annotated[bool, typer.Option("--again", help="Train anew what other code of the method finished or began.")]
 VariantName = Annotated[
     str | None, typer.Option("--variant", help="Override the protocol's variant: paper, released or usb.")
 ]
@@ -40,11 +41,11 @@ def workspace(results: Path, roots: list[str] | None, weights: list[str] | None)
 
 
 def set_threads(threads: int | None) -> None:
-    """Use this many CPU threads from now on; None leaves the number to torch."""
+    """Use this many CPU threads, also for runs that began with another number; None leaves it to them or torch."""
     if threads:
-        import torch
+        from ferbench.bench.training.execution import ask_threads
 
-        torch.set_num_threads(threads)
+        ask_threads(threads)
 
 
 def variant(name: str | None) -> Variant | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ from ferbench.bench.cli.app import app
 from ferbench.bench.cli.board import say_ignored
 from ferbench.bench.cli.data import drawn_split, this_command
 from ferbench.bench.cli.options import (
+    Again,
     ArgumentError,
     Compile,
     Deterministic,
@@ -60,15 +60,18 @@ def train_command(
     root: Roots = None,
     weights: Weights = None,
     threads: Threads = None,
+    again: Again = False,
     graph: Graph = "auto",
     deterministic: Deterministic = False,
     compiled: Compile = "off",
 ) -> None:
     """Train one method on one split."""
-    from ferbench.bench.tables.reproduce import claimed, finished
+    from ferbench.bench.tables.claims import claimed, holder
     from ferbench.bench.tables.settings import describe, method_settings
     from ferbench.bench.training import processes, records
+    from ferbench.bench.training.code import method_code
     from ferbench.bench.training.progress import Bar
+    from ferbench.bench.training.standing import finished, finished_before, set_aside
     from ferbench.bench.training.steps.mode import ask_mode
     from ferbench.bench.training.train import train
     from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol
@@ -96,8 +99,13 @@ def train_command(
     folder = place.folder(run)
     with claimed(folder) as free:
         if not free:
-            raise records.RunError(f"{folder}: another process is working on this run")
-        if not processes.agreed(finished(folder)):
+            raise records.RunError(f"{folder}: {holder(folder)} is working on this run")
+        code = method_code(run.method, run.values)
+        if again and processes.rank() == 0 and (aside := set_aside(folder, records.spec_hash(run.spec), code)):
+            say(f"the files of the run so far are in {aside}")
+        if processes.agreed(finished(folder)):
+            say(finished_before(folder, code))
+        else:
             from ferbench.bench.data.splits.files import write_split
 
             if processes.rank() == 0:
@@ -197,27 +205,33 @@ def reproduce(
     root: Roots = None,
     weights: Weights = None,
     threads: Threads = None,
+    again: Again = False,
     graph: Graph = "auto",
     deterministic: Deterministic = False,
     compiled: Compile = "off",
 ) -> None:
     """Train a table's cells and show the table.
 
-    Runs that are finished are not repeated, and runs that were interrupted continue.
+    Runs that are finished are not repeated, and runs that were interrupted continue. On the CPU every run has one
+    thread unless --threads says otherwise. A run that fails leaves the others alone; it is named at the end.
     """
     from ferbench.bench.data.faceset import DataError
-    from ferbench.bench.tables.reproduce import WORKER, default_jobs, execute, finished, make_plan, run_workers
+    from ferbench.bench.tables.reproduce import default_jobs, execute, make_plan, one_thread_each, unfinished
+    from ferbench.bench.tables.watched import Watch
+    from ferbench.bench.tables.workers import end_with_parent, is_worker, run_workers
     from ferbench.bench.training import processes
     from ferbench.bench.training.steps.mode import ask_mode
 
+    end_with_parent()
     ask_mode(graph, deterministic, compiled)
     set_threads(threads)
+    one_thread_each(threads)
     place = workspace(results, root, weights)
     cells = _cells(target, column)
     chosen = preset or cells[0].protocol.default_preset
     plan = make_plan(cells, chosen, seeds, place, variant(variant_name))
-    if WORKER in os.environ:
-        execute(plan, place, terminal.console)
+    if is_worker():
+        execute(plan, place, again=again)
         return
     _say_left_out(plan)
     if dry_run:
@@ -225,15 +239,18 @@ def reproduce(
         return
     if not plan.runs:
         raise DataError(f"{target}: nothing can be run; the lines above say why")
-    missing = len({place.folder(run) for _, _, run in plan.runs if not finished(place.folder(run))})
-    workers = jobs or default_jobs(missing)
-    if workers > 1 and missing > 1 and not processes.several():
-        say(f"{missing} runs in {workers} processes")
-        run_workers(sys.argv[1:], workers)
-    else:
-        execute(plan, place, terminal.console)
+    missing = unfinished(plan, place, again)
+    steps = {place.folder(run): run.recipe.epochs * run.recipe.steps_per_epoch for run in missing}
+    _say_finished(plan, place, again)
+    workers = jobs or default_jobs(len(missing))
+    if workers > 1 and len(missing) > 1 and not processes.several():
+        say(f"{len(missing)} runs in {workers} processes")
+        with Watch(terminal.console, steps) as watch:
+            run_workers(sys.argv[1:], workers, watch.look)
+    execute(plan, place, again=again)  # what the workers left: nothing, or runs that another command is at
     if processes.rank() == 0:
         _show(target, cells, results)
+        _refuse_incomplete(plan, place)
 
 
 def _cells(target: str, column: str | None) -> list[Cell]:
@@ -268,6 +285,30 @@ def _show(target: str, cells: list[Cell], results: Path) -> None:
         say(f"next: {ferbench} prepare ferplus --root PATH, then {ferbench} reproduce remop/4 --preset cpu")
 
 
+def _say_finished(plan: Plan, place: Workspace, again: bool) -> None:
+    """How many runs were there before, and by which code, where that is another one."""
+    from ferbench.bench.tables.reproduce import finished_by
+
+    by_this, by_other = finished_by(plan, place)
+    if by_this or by_other:
+        say(f"finished before: {len(by_this) + len(by_other)} of {len(plan.runs)} runs; nothing is trained for these")
+    if by_other and not again:
+        names = ", ".join(by_other[:2]) + (f" and {len(by_other) - 2} more" if len(by_other) > 2 else "")
+        say(f"by other code than this: {names}; --again trains them anew")
+
+
+def _refuse_incomplete(plan: Plan, place: Workspace) -> None:
+    """Raise RunError where a run of the plan failed or waits for one that did, after a line for each."""
+    from ferbench.bench.tables.reproduce import failures
+    from ferbench.bench.training.records import RunError
+
+    lines = failures(plan, place)
+    for line in lines:
+        say(line)
+    if lines:
+        raise RunError(f"{len(lines)} of {len(plan.runs)} runs are not finished; the lines above say why")
+
+
 def _say_left_out(plan: Plan) -> None:
     reasons: dict[str, list[str]] = {}
     for cell, reason in plan.left_out:
@@ -281,7 +322,7 @@ def _say_left_out(plan: Plan) -> None:
 
 def _say_plan(plan: Plan, place: Workspace) -> None:
     """A line per run: its state, its steps, its whole name."""
-    from ferbench.bench.tables.reproduce import finished
+    from ferbench.bench.training.standing import finished
 
     for _, _, run in plan.runs:
         folder = place.folder(run)

@@ -11,11 +11,12 @@ from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.pretraining.pretrain import pretrain
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import Pretraining, resolve
-from ferbench.bench.tables.reproduce import claimed, finished
+from ferbench.bench.tables.claims import claimed, holder
 from ferbench.bench.tables.runs import Workspace
 from ferbench.bench.tables.settings import describe
 from ferbench.bench.training import processes, records
 from ferbench.bench.training.progress import Reporter
+from ferbench.bench.training.standing import finished
 from ferbench.protocols import Dataset, PretrainingRecipe, ProtocolError, load_protocol
 from ferbench.validation import Value, build
 
@@ -70,7 +71,7 @@ def run_command(run: Pretraining, results: Path, out: Path | None, reporter: Rep
     folder = results / "pretrained" / run.name
     with claimed(folder) as free:
         if not free:
-            raise records.RunError(f"{folder}: another process is working on this run")
+            raise records.RunError(f"{folder}: {holder(folder)} is working on this run")
         if not processes.agreed(finished(folder)):
             pretrain(run, folder, reporter=reporter)
     if processes.rank() > 0:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from ferbench.bench.data.views.augment import ViewRecipe
 from ferbench.bench.data.views.normalisation import MEAN_STD
-from ferbench.protocols.schema import SCHEDULES
+from ferbench.protocols.schema import MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS, MOST_STEPS, SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Settings:
     """
 
     backbone: str = "vit_base"
-    input_size: int = field(default=224, metadata={"least": 8})  # pixels
-    batch_size: int = field(default=256, metadata={"least": 1})  # of all processes together
-    epochs: int = field(default=600, metadata={"least": 1})
-    steps_per_epoch: int = field(default=0, metadata={"least": 0})  # 0 = whole batches in one pass over the images
+    input_size: int = field(default=224, metadata={"least": 8, "most": MOST_PIXELS})  # pixels
+    batch_size: int = field(default=256, metadata={"least": 1, "most": MOST_IMAGES})  # of all processes together
+    epochs: int = field(default=600, metadata={"least": 1, "most": MOST_EPOCHS})
+    steps_per_epoch: int = field(default=0, metadata={"least": 0, "most": MOST_STEPS})  # 0 = one pass over the images
     lr: float = field(default=3.4e-4, metadata={"above": 0.0})
     schedule: str = field(default="cosine", metadata={"choices": SCHEDULES})
-    cosine_epochs: int = field(default=0, metadata={"least": 0})
-    warmup_epochs: int = field(default=50, metadata={"least": 0})
+    cosine_epochs: int = field(default=0, metadata={"least": 0, "most": MOST_EPOCHS})
+    warmup_epochs: int = field(default=50, metadata={"least": 0, "most": MOST_EPOCHS})
     warmup_lr: float = field(default=0.0, metadata={"least": 0.0})
     min_lr: float = field(default=0.0, metadata={"least": 0.0})
     optimizer: str = field(default="adamw", metadata={"choices": ("adamw", "sgd")})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import inspect
+import io
 import platform
 import statistics
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from ferbench.bench.files import write
 from ferbench.bench.training.environment import commit, device_name, installed
 
 
@@ -79,13 +81,11 @@ def append(rows: Sequence[SpeedRow], path: Path) -> None:
     for row in rows:
         values = asdict(row)
         kept[tuple(str(values[column]) for column in key)] = values
-    temporary = path.with_suffix(".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(SpeedRow)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(kept.values())
-    temporary.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(SpeedRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(kept.values())
+    write(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def source_hash(benchmark: Callable[..., object]) -> str:

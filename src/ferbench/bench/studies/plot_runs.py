@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ferbench.bench.board.frame import existing
 from ferbench.bench.board.run_names import find_cells, find_folder, no_such_run
+from ferbench.bench.files import reason
 from ferbench.bench.tables.counted import counted_runs
+from ferbench.bench.tables.stored import numbers, read_stored
 from ferbench.bench.training import records
 from ferbench.bench.training.records import RunError
 from ferbench.protocols import ProtocolError, protocol_names
@@ -34,16 +31,6 @@ class PlotRun:
     figure: str
     cell: str
     seed: int
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Of N test images: scores [N, K] by the headline rule, labels [N], K class names, features [N, D] where saved."""
-
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...]
-    features: NDArray[np.float32] | None
 
 
 def find_runs(target: str, results: Path) -> list[PlotRun]:
@@ -80,37 +67,17 @@ def find_runs(target: str, results: Path) -> list[PlotRun]:
 
 
 def _single(folder: Path) -> PlotRun:
-    if not (folder / "record.json").is_file():
+    stored = read_stored(folder) if (folder / "record.json").is_file() else None
+    if stored is None:
         raise RunError(f"{folder}: this run is not finished; the command that started it continues it")
-    spec = records.read_json(folder / "spec.json")
-    try:
-        names = [spec[part]["reader"] for part in ("dataset", "test")]
-        method = f"{spec['method']} ({spec['variant']})"
-        data = " > ".join(dict.fromkeys(names))
-        return PlotRun(folder, method, data, figure=folder.name, cell=folder.name, seed=int(spec["seed"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{folder / 'spec.json'}: lacks or garbles {error}") from error
+    spec = stored.spec
+    data = " > ".join(dict.fromkeys(spec[part]["reader"] for part in ("dataset", "test")))
+    method = f"{spec['method']} ({spec['variant']})"
+    return PlotRun(folder, method, data, figure=folder.name, cell=folder.name, seed=spec["seed"])
 
 
 def _name(*parts: str) -> str:
     return "-".join(parts).replace("/", "-")
-
-
-def read_predictions(run: PlotRun) -> Predictions:
-    """Raises RunError for a file that is missing or damaged."""
-    path = run.folder / "predictions.npz"
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            scores = next(stored[name] for name in stored.files if name.startswith("scores_"))
-            numbers = tuple(str(code) for code in range(scores.shape[1]))
-            return Predictions(
-                scores=scores,
-                labels=stored["labels"],
-                classes=tuple(stored["classes"].tolist()) if "classes" in stored else numbers,
-                features=stored["features"].astype(np.float32) if "features" in stored else None,
-            )
-    except (OSError, ValueError, KeyError, IndexError, StopIteration, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: cannot be read ({error}); delete the run's folder to run it again") from error
 
 
 def read_history(run: PlotRun) -> Sequence[dict[str, Any]]:
@@ -120,10 +87,14 @@ def read_history(run: PlotRun) -> Sequence[dict[str, Any]]:
     """
     evaluated = records.read_json(run.folder / "record.json").get("evaluated", "student")
     path = run.folder / "metrics.jsonl"
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [
-            {**line, "test": next(iter(line["test"][evaluated].values())) if "test" in line else {}} for line in lines
-        ]
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise RunError(f"{path}: cannot be read ({error}); delete the run's folder to run it again") from error
+    history = []
+    for line in records.read_lines(path):
+        try:
+            scored = next(iter(line["test"][evaluated].values())) if "test" in line else {}
+        except (KeyError, TypeError, AttributeError, StopIteration) as error:
+            raise RunError(
+                f"{path}: cannot be read: an epoch lacks or garbles {reason(error)}; run it again"
+            ) from error
+        plain = {key: value for key, value in line.items() if not isinstance(value, dict)}
+        history.append({**numbers(plain, path, "an epoch"), "test": numbers(scored, path, "test")})
+    return history

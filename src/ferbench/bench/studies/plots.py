@@ -22,7 +22,8 @@ from sklearn.metrics import confusion_matrix
 
 from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.board.sweeps import Series, sweep
-from ferbench.bench.studies.plot_runs import PlotRun, find_runs, read_history, read_predictions
+from ferbench.bench.studies.plot_runs import PlotRun, find_runs, read_history
+from ferbench.bench.tables.predictions import read_predictions
 from ferbench.bench.training import records
 from ferbench.bench.training.records import RunError
 from ferbench.protocols import select
@@ -66,10 +67,10 @@ def plot(kind: str, target: str, results: Path, out: Path) -> list[Path]:
 def confusion(target: str, results: Path) -> Named:
     """A matrix per cell: of each true class the percentage predicted as each other, seeds added up."""
     for name, runs in _grouped(find_runs(target, results), lambda run: run.cell):
-        found = [read_predictions(run) for run in runs]
+        found = [read_predictions(run.folder / "predictions.npz") for run in runs]
         classes = found[0].classes
         codes = range(len(classes))
-        counts = [confusion_matrix(one.labels, one.scores.argmax(axis=1), labels=codes) for one in found]
+        counts = [confusion_matrix(one.labels, one.headline.argmax(axis=1), labels=codes) for one in found]
         figure = Figure(figsize=(1.2 * PANEL, 1.2 * PANEL), layout="constrained")
         _draw_matrix(figure.add_subplot(), np.sum(counts, axis=0), classes, len(runs))
         figure.suptitle(f"{runs[0].method}, {runs[0].data}, {_seeds(runs)}")
@@ -118,7 +119,7 @@ def tsne(target: str, results: Path) -> Named:
         figure = Figure(figsize=(PANEL * len(panels), 1.1 * PANEL), layout="constrained")
         colours: dict[str, Any] = {}
         for axes, run in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            found = read_predictions(run)
+            found = read_predictions(run.folder / "predictions.npz")
             colours |= _colours(found.classes)
             if found.features is None:
                 raise RunError(

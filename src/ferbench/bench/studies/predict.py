@@ -12,25 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing.decode import BadImage, strict_limits, to_rgb
+from ferbench.bench.data.preparing.decode import MOST_BYTES, BadImage, strict_limits, to_rgb
 from ferbench.bench.data.reading.tree import walk_images
 from ferbench.bench.data.views.augment import apply_plain
 from ferbench.bench.data.views.normalisation import MEAN_STD
+from ferbench.bench.files import FileError, read_bytes, reason
 from ferbench.bench.tables.finished import FinishedRun
 from ferbench.bench.training import records
+from ferbench.bench.training.finite import check_scores
 from ferbench.bench.training.networks.backbones import Classifier
 from ferbench.bench.training.state import view_recipe
 
 BATCH = 64
-
-
-def class_names(run: FinishedRun) -> list[str]:
-    """Names of the classes in the order of the scores; numbers for a run made before names were kept."""
-    with np.load(run.folder / "predictions.npz", allow_pickle=False) as stored:
-        if "classes" in stored.files:
-            return [str(name) for name in stored["classes"]]
-        width = next(stored[name].shape[1] for name in stored.files if name.startswith("scores_"))
-    return [str(code) for code in range(width)]
 
 
 def image_paths(path: Path) -> list[Path]:
@@ -47,19 +40,21 @@ def image_paths(path: Path) -> list[Path]:
 def scores(run: FinishedRun, paths: Sequence[Path]) -> Iterator[tuple[Path, list[float]]]:
     """Scores [K] by the headline rule, image by image: the whole image, squeezed to the square the run was trained on.
 
-    Raises DataError for an image that cannot be read.
+    Raises DataError for an image that cannot be read, TrainingError for scores that are not finite.
     """
     device, recipe = next(run.method.parameters()).device, view_recipe(run.recipe)
     with strict_limits():
         for start in range(0, len(paths), BATCH):
             some = paths[start : start + BATCH]
             views = torch.cat([apply_plain(_pixels(path), recipe) for path in some]).to(device)
-            yield from zip(some, run.method.predict(views).float().tolist(), strict=True)
+            found = run.method.predict(views).float()
+            check_scores({"main": found.cpu().numpy()}, run.method)
+            yield from zip(some, found.tolist(), strict=True)
 
 
 def write_scores(run: FinishedRun, paths: Sequence[Path], out: Path) -> int:
     """A CSV with path, predicted class and the score of every class; returns how many images it holds."""
-    names, text = class_names(run), io.StringIO()
+    names, text = run.classes, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "predicted", *names])
     for path, row in scores(run, paths):
@@ -73,21 +68,22 @@ def export(run: FinishedRun, out: Path) -> None:
 
     state_dict: the encoder's (`--weights NAME=FILE` starts other runs from it, and timm loads it strictly where the
     backbone is timm's); method: all of the tested method's state; classes, backbone, input_size, mean, std,
-    channel_order: what the input and the output mean; run: whose weights they are.
+    channel_order: what the input and the output mean; run: whose weights they are; sealed: the file ends in its digest.
     """
     mean, std = MEAN_STD[run.recipe.mean_std]
     document = {
         "state_dict": _plain(predicting(run).encoder),
         "method": _plain(run.method),
-        "classes": class_names(run),
+        "classes": list(run.classes),
         "backbone": run.recipe.backbone,
         "input_size": run.recipe.input_size,
         "mean": list(mean),
         "std": list(std),
         "channel_order": run.recipe.channel_order,
         "run": run.folder.name,
+        "sealed": True,
     }
-    records.write(out, lambda file: torch.save(document, file))
+    records.write(out, lambda file: torch.save(document, file), sealed=True)
 
 
 @torch.no_grad()
@@ -106,9 +102,9 @@ def predicting(run: FinishedRun) -> Classifier:
 def _pixels(path: Path) -> Tensor:
     """uint8 [1, H, W, 3]."""
     try:
-        return torch.from_numpy(np.array(to_rgb(path.read_bytes()))).unsqueeze(0)
-    except (OSError, BadImage) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); take it out or repair it") from error
+        return torch.from_numpy(np.array(to_rgb(read_bytes(path, MOST_BYTES)))).unsqueeze(0)
+    except (OSError, FileError, BadImage) as error:
+        raise DataError(f"{path}: cannot be read as an image ({reason(error)}); take it out or repair it") from error
 
 
 def _plain(module: nn.Module) -> dict[str, Tensor]:

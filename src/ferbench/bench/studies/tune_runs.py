@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ferbench.bench.studies.tune import BOUNDS, Bounds, Search, grey_wolf
-from ferbench.bench.tables.reproduce import claimed, finished
+from ferbench.bench.tables.claims import claimed, holder
 from ferbench.bench.tables.runs import Workspace, resolve_cell
 from ferbench.bench.training import records
+from ferbench.bench.training.standing import finished
 from ferbench.bench.training.state import Run
 from ferbench.protocols import Cell, ProtocolError, Recipe, select
 from ferbench.validation import build as build_checked
@@ -97,7 +97,7 @@ def _finish(run: Run, workspace: Workspace, train: Callable[[Run, Path], Any]) -
     folder = workspace.folder(run)
     with claimed(folder) as free:
         if not free:
-            raise records.RunError(f"{folder}: another process is working on this run")
+            raise records.RunError(f"{folder}: {holder(folder)} is working on this run")
         if not finished(folder):
             train(run, folder)
     return folder
@@ -106,5 +106,5 @@ def _finish(run: Run, workspace: Workspace, train: Callable[[Run, Path], Any]) -
 def validation_accuracy(folder: Path) -> float:
     """Overall accuracy in percent on the validation part after the last epoch, of the model that was evaluated."""
     evaluated = records.read_json(folder / "record.json")["evaluated"]
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return float(next(iter(json.loads(lines[-1])["validation"][evaluated].values()))["overall"])
+    last = records.read_lines(folder / "metrics.jsonl")[-1]
+    return float(next(iter(last["validation"][evaluated].values()))["overall"])

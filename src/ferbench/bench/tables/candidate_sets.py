@@ -8,7 +8,6 @@ as training.npz, so that a run that is continued meets the same sets on any mach
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -102,13 +101,12 @@ def training_scores(run: Run, folder: Path, index: NDArray[np.int64]) -> Scores:
         if processes.rank() > 0:
             return scores
         records.write_predictions(path, {"main": scores}, index=index)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            kept: Scores = stored["scores_main"]
-            if not np.array_equal(stored["index"], index):
-                raise ValueError("it is of other images")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise records.RunError(f"{path}: cannot be read ({error}); delete it and start again") from error
+    stored = records.read_arrays(path)
+    kept = stored.get("scores_main")
+    if kept is None or kept.shape != (len(index), len(run.faces.classes)) or not np.isfinite(kept).all():
+        raise records.RunError(f"{path}: cannot be read: it holds no scores; delete it and start again")
+    if not np.array_equal(stored.get("index", ()), index):
+        raise records.RunError(f"{path}: cannot be read: it is of other images; delete it and start again")
     return kept
 
 

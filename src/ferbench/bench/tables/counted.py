@@ -10,9 +10,11 @@ from statistics import fmean
 from typing import Any, get_args
 
 from ferbench.bench.data.faceset import DataError
+from ferbench.bench.files import reason
 from ferbench.bench.tables.distinct import merged_by
 from ferbench.bench.tables.extras import read_extras
 from ferbench.bench.tables.settings import DATA, folds_of, same_run, settings
+from ferbench.bench.tables.stored import StoredRun, read_stored
 from ferbench.bench.training import records
 from ferbench.methods import MethodError, Variant
 from ferbench.protocols import Cell, Protocol, cells, load_protocol, protocol_names
@@ -33,6 +35,8 @@ class Run:
     pixels: tuple[str, ...] = ()  # of the images trained, tested and drawn from, as far as they are named
     spec: Mapping[str, Any] = field(default_factory=dict, repr=False)
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)  # both empty in a mean over columns
+    finished_at: str = ""  # UTC
+    code: str = ""  # of the method; "" where the record is older than that
 
 
 @dataclass(frozen=True)
@@ -45,25 +49,28 @@ class Ignored:
 
 
 def counted_runs(results: Path, protocols: Mapping[str, Protocol]) -> tuple[list[Run], list[Ignored]]:
-    """The newest run of each cell, variant, preset and seed; and the runs that do not count."""
+    """The run of each cell, variant, preset and seed that was finished last; and the runs that do not count.
+
+    A record says when it was finished; of those that do not say, and are thus older, the last by name counts.
+    """
     versions = {name: load_protocol(name).version for name in protocol_names()}
     versions |= {name: protocol.version for name, protocol in protocols.items()}
     newest: dict[tuple[str, str, str, int], list[Run]] = {}
     ignored = []
-    found = sorted(results.glob("runs/*/record.json"), key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    found, unread = _stored(results)
+    ignored += unread
     by_settings = _cells_by_settings(protocols.values(), _made(found))
-    for path in found:
-        runs = _read(path, protocols, versions, by_settings)
+    for stored in sorted(found, key=lambda stored: (stored.finished_at, stored.name)):
+        runs = _serving(stored, results / "runs" / stored.name, protocols, versions, by_settings)
         if isinstance(runs, Ignored):
-            ignored.append(replace(runs, paper=_paper(path)))
+            ignored.append(replace(runs, paper=_paper(stored.spec)))
         elif runs:
             # Runs with one cell in common have the same settings, so they share all their cells.
             first = runs[0]
             key = (first.cell.id, first.variant, first.preset, first.seed)
             if key in newest:
                 older = newest[key][0]
-                reason = f"{first.id} is newer, with the same settings and seed"
-                ignored.append(Ignored(older.id, reason, older.cell.protocol.name))
+                ignored.append(Ignored(older.id, _superseded(older, first), older.cell.protocol.name))
             newest.pop(key, None)  # so that they stand in the order of time
             newest[key] = runs
     counted, others = _of_one_copy([run for runs in newest.values() for run in runs])
@@ -82,6 +89,26 @@ def _of_one_copy(runs: Sequence[Run]) -> tuple[list[Run], list[Ignored]]:
             reason = f"made on other images than {last.id}: same names, other pixels"
             others[run.id] = Ignored(run.id, reason, run.cell.protocol.name)
     return kept, list(others.values())
+
+
+def _stored(results: Path) -> tuple[list[StoredRun], list[Ignored]]:
+    """Every finished run of the folder, and what cannot be read."""
+    found, unread = [], []
+    for path in results.glob("runs/*/record.json"):
+        try:
+            if stored := read_stored(path.parent):
+                found.append(stored)
+        except records.RunError as error:
+            unread.append(Ignored(path.parent.name, str(error)))
+    return found, sorted(unread, key=lambda ignored: ignored.run_id)
+
+
+def _superseded(old: Run, new: Run) -> str:
+    same = "with the same settings and seed"
+    if not new.finished_at:
+        return f"{new.id} has {same}, and neither says when it was finished: the last by name counts"
+    when = f"{new.id}, {same}, was finished on {new.finished_at}"
+    return when + (f", by code {new.code} where this is by {old.code or 'unknown'}" if old.code != new.code else "")
 
 
 def runs_of(cell: Cell, by_cell: Mapping[str, Sequence[Run]]) -> list[Run]:
@@ -109,15 +136,16 @@ def _mean(cell: Cell, runs: Sequence[Run]) -> Run:
     return Run(" ".join(run.id for run in runs), cell, first.variant, first.preset, first.seed, metrics)
 
 
-def _read(
-    path: Path, asked: Container[str], versions: Mapping[str, int], by_settings: Mapping[str, list[Cell]]
+def _serving(
+    stored: StoredRun,
+    folder: Path,
+    asked: Container[str],
+    versions: Mapping[str, int],
+    by_settings: Mapping[str, list[Cell]],
 ) -> list[Run] | Ignored:
-    """A run for each cell it serves; none for an unfinished run, or one of no protocol that is asked for."""
-    name = path.parent.name
+    """A run for each cell it serves; none for one of no protocol that is asked for."""
+    name, spec = stored.name, stored.spec
     try:
-        spec, record = records.read_json(path.with_name("spec.json")), records.read_json(path)
-        if record.get("status") != "finished":
-            return []
         key = same_run(spec)
         merged = merged_by(spec["preset"], by_settings.get(key, []))
         served = [cell for cell in by_settings.get(key, []) if cell.id not in merged]
@@ -136,15 +164,21 @@ def _read(
                 return []  # a run that others start from, with no number of its own
             if not served:
                 return Ignored(name, f"its settings are no longer those of {made_for['cell']} or any other cell")
-        metrics = {part: {key: float(value) for key, value in row.items()} for part, row in record["metrics"].items()}
-        metrics["last"] |= read_extras(path.parent)
-        pixels = tuple(str(spec[part].get("pixels", "")) for part in DATA if isinstance(spec[part], dict))
+        metrics = stored.metrics
+        metrics["last"] |= read_extras(folder)
         setting = spec["variant"], spec["preset"], spec["seed"]
-        return [Run(name, cell, *setting, _by_rule(metrics, cell.row.rule), pixels, spec, record) for cell in served]
+        pixels = tuple(str(spec[part].get("pixels", "")) for part in DATA if isinstance(spec[part], dict))
+        return [
+            Run(
+                name, cell, *setting, _by_rule(metrics, cell.row.rule), pixels, spec=spec, record=stored.record,
+                finished_at=stored.finished_at, code=stored.code,
+            )
+            for cell in served
+        ]  # fmt: skip
     except records.RunError as error:
         return Ignored(name, str(error))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        return Ignored(name, f"spec.json or record.json lacks or garbles {error}")
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        return Ignored(name, f"spec.json lacks or garbles {reason(error)}")
 
 
 def _by_rule(metrics: Metrics, rule: str) -> Metrics:
@@ -165,25 +199,16 @@ def _kind(cell: Cell, preset: str) -> Kind:
     return (cell.method, preset, cell.data(cell.dataset).reader, cell.split.kind)
 
 
-def _paper(path: Path) -> str:
-    """The protocol that a run was made for, where its spec can be read."""
-    try:
-        made_for = records.read_json(path.with_name("spec.json")).get("made_for")
-        return str(made_for["protocol"]) if isinstance(made_for, dict) else ""
-    except (records.RunError, KeyError):
-        return ""
+def _paper(spec: Mapping[str, Any]) -> str:
+    """The protocol that a run was made for."""
+    made_for = spec.get("made_for")
+    return str(made_for["protocol"]) if made_for else ""
 
 
-def _made(found: Iterable[Path]) -> set[Kind]:
+def _made(found: Iterable[StoredRun]) -> set[Kind]:
     """The kinds of the runs there are: cells of others need not be looked at."""
-    made: set[Kind] = set()
-    for path in found:
-        try:
-            spec = records.read_json(path.with_name("spec.json"))
-            made.add((spec["method"], spec["preset"], spec["dataset"]["reader"], spec["split"]["kind"]))
-        except (records.RunError, AttributeError, TypeError, KeyError):
-            continue  # reading it as a run says why
-    return made
+    specs = [stored.spec for stored in found]
+    return {(spec["method"], spec["preset"], spec["dataset"]["reader"], spec["split"]["kind"]) for spec in specs}
 
 
 def _cells_by_settings(protocols: Iterable[Protocol], made: Container[Kind]) -> dict[str, list[Cell]]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ferbench.bench.tables.stored import numbers
 from ferbench.bench.training import records
 
 
@@ -24,8 +25,5 @@ def read_extras(folder: Path) -> dict[str, float]:
     """All metrics measured afterwards on the run in `folder`. Raises RunError for a damaged file."""
     metrics: dict[str, float] = {}
     for path in sorted(folder.glob("extra-*.json")):
-        try:
-            metrics |= {name: float(value) for name, value in records.read_json(path)["metrics"].items()}
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
-            raise records.RunError(f"{path}: lacks or garbles {error}; delete it and measure again") from error
+        metrics |= numbers(records.read_json(path).get("metrics"), path, "metrics")
     return metrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,23 @@ import torch
 from numpy.typing import NDArray
 
 from ferbench.bench.data.views.batches import ImageStore
+from ferbench.bench.files import reason
+from ferbench.bench.tables.predictions import read_predictions
 from ferbench.bench.tables.runs import Workspace
+from ferbench.bench.tables.stored import read_stored
 from ferbench.bench.training import records
+from ferbench.bench.training.finite import check_weights
 from ferbench.bench.training.networks.backbones import make_classifier
-from ferbench.methods import Method, MethodError, build
+from ferbench.errors import UserError
+from ferbench.methods import Method, build
 from ferbench.protocols import Recipe
+from ferbench.validation import build as build_checked
 
 
 @dataclass(frozen=True)
 class FinishedRun:
     """method: in evaluation mode; index: [N] positions of the test images in their data set; labels: [N];
-    predicted: [N] the classes that were predicted at the end of training."""
+    predicted: [N] the classes that were predicted at the end of training; classes: their names."""
 
     folder: Path
     spec: records.Spec
@@ -31,42 +36,41 @@ class FinishedRun:
     index: NDArray[np.int64]
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
+    classes: tuple[str, ...]
 
 
 def open_finished(folder: Path, device: torch.device) -> FinishedRun:
     """The run in `folder`. Raises RunError, one line, where it is not finished, damaged or has no weights any more."""
     if not (folder / "record.json").is_file():
         raise records.RunError(f"{folder}: this run is not finished; the command that started it continues it")
-    spec, record = records.read_json(folder / "spec.json"), records.read_json(folder / "record.json")
+    stored = read_stored(folder)
+    if stored is None:
+        raise records.RunError(f"{folder}: this run is not finished; the command that started it continues it")
+    spec = stored.spec
     if not (folder / "checkpoint.pt").is_file():
         raise records.RunError(f"{folder}: its weights (checkpoint.pt) are gone; delete the folder to run it again")
     state = records.load_checkpoint(folder / "checkpoint.pt", records.spec_hash(spec))
-    scores, labels, index = _predictions(folder / "predictions.npz")
-    known = {field.name for field in fields(Recipe)}
+    predictions = read_predictions(folder / "predictions.npz")
     try:
-        recipe = Recipe(**{key: value for key, value in spec["recipe"].items() if key in known})
-        method = _method(spec, recipe, scores.shape[1])
-        _load(method, state["average"] if record["evaluated"] == "ema" else state["method"])
-    except (KeyError, TypeError, RuntimeError, MethodError) as error:
-        reason = str(error).splitlines()[0]
-        raise records.RunError(f"{folder}: cannot be opened by this version of ferbench: {reason}") from error
+        known = {field.name for field in fields(Recipe)}
+        given = {key: value for key, value in spec["recipe"].items() if key in known}
+        recipe = build_checked(Recipe, given, "recipe", records.RunError)
+        method = _method(spec, recipe, len(predictions.classes))
+        _load(method, state["average"] if stored.record.get("evaluated") == "ema" else state["method"])
+        check_weights(method)
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError, UserError) as error:
+        raise records.RunError(f"{folder}: cannot be opened by this version of ferbench: {reason(error)}") from error
     method.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return FinishedRun(folder, spec, recipe, method, index, labels, scores.argmax(axis=1))
+    predicted = predictions.headline.argmax(axis=1)
+    return FinishedRun(
+        folder, spec, recipe, method, predictions.index, predictions.labels, predicted, predictions.classes
+    )
 
 
 def open_test_images(run: FinishedRun, workspace: Workspace, device: torch.device) -> ImageStore:
     """The data set the run was tested on. Raises DataError."""
     test = run.spec["test"]
     return ImageStore(workspace.faces(test["reader"], test["options"]), device)
-
-
-def _predictions(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            scores = next(stored[name] for name in stored.files if name.startswith("scores_"))
-            return scores, stored["labels"], stored["index"]
-    except (OSError, ValueError, KeyError, StopIteration, zipfile.BadZipFile) as error:
-        raise records.RunError(f"{path}: cannot be read ({error}); delete the run's folder to run it again") from error
 
 
 def _method(spec: records.Spec, recipe: Recipe, classes: int) -> Method:

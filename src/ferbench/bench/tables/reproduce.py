@@ -1,46 +1,51 @@
 """From a protocol's cells to finished runs: what is done is skipped, what was interrupted continues.
 
 Each run is locked by the process that does it, so several may work on one results folder: `--jobs` starts such
-processes, and a second command, or another machine on a shared folder, may join in.
+processes, and a second command, or another machine on a shared folder, may join in. A run that fails is its own affair:
+the others are done, and at the end it is said what failed and why.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.console import Console
 
+from ferbench.bench import terminal
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.tables.candidate_sets import SCORES
+from ferbench.bench.tables.claims import LOCKS, claimed, holder
 from ferbench.bench.tables.distinct import indistinct
 from ferbench.bench.tables.implemented import implemented
 from ferbench.bench.tables.runs import Workspace, boxes_warning, resolve_cell
+from ferbench.bench.tables.watched import Noting
+from ferbench.bench.tables.workers import command_id, gpus, is_worker
+from ferbench.bench.terminal import complain, say
 from ferbench.bench.training import processes, records
-from ferbench.bench.training.interrupt import Interrupted, StopRequest
+from ferbench.bench.training.code import method_code
 from ferbench.bench.training.networks.backbones import WeightsError
-from ferbench.bench.training.progress import Bar, Silent
+from ferbench.bench.training.progress import Bar
+from ferbench.bench.training.standing import (
+    failure,
+    finished,
+    finished_record,
+    forget_failure,
+    note_failure,
+    set_aside,
+)
 from ferbench.bench.training.state import Run
 from ferbench.bench.training.train import train
+from ferbench.errors import UserError
 from ferbench.methods import Variant
 from ferbench.protocols import Cell
 
-try:
-    import fcntl
-except ImportError:  # Windows: no locks, so one process at a time
-    fcntl = None  # type: ignore[assignment]
-
-WORKER = "FERBENCH_WORKER"  # set in the environment of the processes that --jobs starts
 MOST_JOBS = 4  # each takes about 1 GB
 WAIT_S = 1.0  # between looks at runs that other processes are at
+MENDABLE = (UserError, MemoryError, torch.OutOfMemoryError)  # what ends a run and not the command
 
 
 @dataclass
@@ -101,10 +106,6 @@ def _needed(cell: Cell, run: Run) -> list[tuple[Cell, Run]]:
     return [(other, needed) for other, needed in pairs if other and needed]
 
 
-def finished(folder: Path) -> bool:
-    return (folder / "record.json").exists()
-
-
 def can_be_started_from(folder: Path) -> bool:
     """Whether another run may start here: finished, and its weights, or the scores they gave, are still there.
 
@@ -113,118 +114,130 @@ def can_be_started_from(folder: Path) -> bool:
     return finished(folder) and any((folder / name).exists() for name in ("checkpoint.pt", SCORES))
 
 
-def execute(plan: Plan, workspace: Workspace, console: Console) -> None:
-    """Run what is not finished and nobody else is at, and wait for runs that others are at and ours start from."""
+def execute(plan: Plan, workspace: Workspace, *, again: bool = False) -> None:
+    """Run what is not finished, and wait for runs that others are at.
+
+    A worker of `--jobs` leaves those to the others of its command, unless its own runs start from them. A run that
+    fails is noted in its folder and left. again: train anew what other code finished or began.
+    """
+    table = Table(workspace, again)
     waiting = plan.runs
     while waiting:
-        later = [(cell, seed, run) for cell, seed, run in waiting if not _attempt(cell, seed, run, workspace, console)]
+        later = [item for item in waiting if not table.attempt(*item)]
         if len(later) == len(waiting):
             time.sleep(WAIT_S)
         waiting = later
 
 
-def _attempt(
-    cell: Cell, seed: int, run: Run, workspace: Workspace, console: Console, done: Callable[[Path], bool] = finished
-) -> bool:
-    """Finish the run, or leave it to whoever is at it; False where it starts from one that is not finished yet."""
-    folder = workspace.folder(run)
-    if processes.agreed(done(folder)):
-        return True
+def unfinished(plan: Plan, workspace: Workspace, again: bool = False) -> list[Run]:
+    """The runs of the plan that are still to be done."""
+    table = Table(workspace, again)
+    return [run for _, _, run in plan.runs if not table.done(run)]
+
+
+def finished_by(plan: Plan, workspace: Workspace) -> tuple[list[str], list[str]]:
+    """Names of the runs that this code finished, and of those that other code did."""
+    table = Table(workspace, False)
+    ours: list[str] = []
+    others: list[str] = []
+    for run in (run for _, _, run in plan.runs if table.done(run)):
+        (ours if table.by_this_code(run) else others).append(workspace.folder(run).name)
+    return ours, others
+
+
+def failures(plan: Plan, workspace: Workspace) -> list[str]:
+    """A line for each run of the plan that is not finished: why it failed, or which failed run it waits for."""
+    lines = []
+    for cell, seed, run in plan.runs:
+        if not finished(workspace.folder(run)):
+            name, why = f"{cell.id} seed {seed}", _why(cell, run, workspace)
+            lines.append(f"{name}: {why}")
+    return lines
+
+
+def _why(cell: Cell, run: Run, workspace: Workspace) -> str:
+    if reason := failure(workspace.folder(run), command_id()):
+        return f"failed: {reason}"
     for other, needed in _needed(cell, run):
-        if not processes.agreed(can_be_started_from(workspace.folder(needed))):
-            # whoever was at it may have been killed
-            _attempt(other, seed, needed, workspace, console, can_be_started_from)
-            if not processes.agreed(can_be_started_from(workspace.folder(needed))):
-                return False
-    with claimed(folder) as free:
-        if free and not processes.agreed(done(folder)):
-            title = f"{cell.id} seed {seed}"
-            record = _train_quietly(run, folder) if WORKER in os.environ else _train_shown(run, folder, console, title)
-            if processes.rank() == 0:
-                scored = record["metrics"]["last"]
-                took = f"{record['seconds']:.0f} s"
-                line = f"{title}: overall {scored['overall']:.2f} mean {scored['mean']:.2f} ({took})"
-                console.print(line, highlight=False, soft_wrap=True)
-    return True
+        if not can_be_started_from(workspace.folder(needed)):
+            return f"waiting for {other.id}"
+    return "not finished"
 
 
-def _train_shown(run: Run, folder: Path, console: Console, title: str) -> dict[str, Any]:
-    with Bar(console, title) as bar:
-        return train(run, folder, reporter=bar)
+@dataclass
+class Table:
+    """One pass over a plan by one process."""
 
+    workspace: Workspace
+    again: bool
+    _said: set[Path] = field(default_factory=set)
 
-def _train_quietly(run: Run, folder: Path) -> dict[str, Any]:
-    return train(run, folder, reporter=Silent())
+    def attempt(self, cell: Cell, seed: int, run: Run, needed_by_us: bool = False) -> bool:
+        """Finish the run; False where another process is at it, or at one that it starts from. True also for a run
+        that failed, now or before in this command, or that needs such a run."""
+        folder = self.workspace.folder(run)
+        if processes.agreed(self.done(run, needed_by_us) or failure(folder, command_id()) is not None):
+            return True
+        for other, needed in _needed(cell, run):
+            before = self.workspace.folder(needed)
+            if not processes.agreed(can_be_started_from(before)):
+                # whoever was at it may have been killed
+                if not self.attempt(other, seed, needed, needed_by_us=True):
+                    return False
+                if not processes.agreed(can_be_started_from(before)):
+                    return True  # it failed; `failures` says so
+        with claimed(folder) as free:
+            if free and not processes.agreed(self.done(run, needed_by_us)):
+                self._train(f"{cell.id} seed {seed}", run, folder)
+        return free or (is_worker() and not needed_by_us) or self._wait(folder)
+
+    def done(self, run: Run, needed_by_us: bool = False) -> bool:
+        folder = self.workspace.folder(run)
+        if self.again and not self.by_this_code(run):
+            return False
+        return can_be_started_from(folder) if needed_by_us else finished(folder)
+
+    def by_this_code(self, run: Run) -> bool:
+        record = finished_record(self.workspace.folder(run))
+        return record is not None and record.get("code") == method_code(run.method, run.values)
+
+    def _train(self, title: str, run: Run, folder: Path) -> None:
+        """Train the run; what goes wrong with it is said and noted, and the table goes on."""
+        try:
+            if self.again and processes.rank() == 0:
+                set_aside(folder, records.spec_hash(run.spec), method_code(run.method, run.values))
+            with Noting(folder, title) if is_worker() else Bar(terminal.console, title) as reporter:
+                record = train(run, folder, reporter=reporter)
+        except MENDABLE as error:
+            if processes.several():  # the others are in the middle of the step
+                raise
+            reason = str(error) if isinstance(error, UserError) else "out of memory"
+            note_failure(folder, command_id(), reason)
+            complain(f"{title}: {reason}")
+            return
+        if processes.rank() == 0:
+            forget_failure(folder)
+            scored = record["metrics"]["last"]
+            say(f"{title}: overall {scored['overall']:.2f} mean {scored['mean']:.2f} ({record['seconds']:.0f} s)")
+
+    def _wait(self, folder: Path) -> bool:
+        """False: not done yet. Says once who is at it."""
+        if folder not in self._said and not is_worker():
+            self._said.add(folder)
+            say(f"waiting for {holder(folder)}, which is at {folder.name}")
+        return False
 
 
 def default_jobs(runs: int) -> int:
     """One process under torchrun and for each GPU; on the CPU one per core, up to four."""
-    if fcntl is None or processes.several():
+    if not LOCKS or processes.several():
         return 1
     if torch.cuda.is_available():
         return max(1, min(runs, len(gpus())))
     return max(1, min(runs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MOST_JOBS))
 
 
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = said.split(",") if said else list(map(str, range(torch.cuda.device_count())))
-    return names[: torch.cuda.device_count()]
-
-
-def worker_environment(number: int, found: Sequence[str]) -> dict[str, str]:
-    """The environment of worker `number`, from 0: a GPU of its own while there are enough, else shared in turn."""
-    own = {"CUDA_VISIBLE_DEVICES": found[number % len(found)]} if found else {}
-    return {**os.environ, WORKER: "1", "OMP_NUM_THREADS": "1", **own}
-
-
-def run_workers(arguments: Sequence[str], jobs: int) -> None:
-    """`jobs` processes of this same command share its runs, one CPU thread each, spread over the GPUs.
-
-    Raises Interrupted or RunError.
-    """
-    found = gpus()
-    command = [sys.executable, "-m", "ferbench.bench.cli", *arguments]
-    with StopRequest() as stop:
-        # Sessions of their own: Ctrl-C reaches them through us, once.
-        workers = [
-            subprocess.Popen(command, env=worker_environment(number, found), start_new_session=True)
-            for number in range(jobs)
-        ]
-        passed_on = False
-        while any(worker.poll() is None for worker in workers):
-            if stop.requested and not passed_on:
-                passed_on = True
-                for worker in workers:
-                    worker.send_signal(stop.signal)
-            time.sleep(0.1)
-    if stop.requested:
-        raise Interrupted(stop.signal, "stopped; all state is saved; run it again to continue")
-    failed = [worker.returncode for worker in workers if worker.returncode]
-    if failed:
-        raise records.RunError(f"{len(failed)} of {jobs} processes failed (the lines above say why); run it again")
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Hold the run's lock; False when another command holds it. The system frees it when a process dies.
-
-    Of the processes of one torchrun the first holds it for all.
-    """
-    if processes.rank() > 0:
-        yield processes.agreed(False)
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise records.RunError(f"cannot write {folder}: {error.strerror}; choose another --results folder") from error
-    with lock:
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield processes.agreed(False)
-            return
-        yield processes.agreed(True)
+def one_thread_each(threads: int | None) -> None:
+    """Give every run of a table the same number of CPU threads, however many are missing: `threads`, or one."""
+    if threads is None and not torch.cuda.is_available():
+        torch.set_num_threads(1)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -16,6 +17,7 @@ from ferbench.bench.data.sets.readers import open_dataset
 from ferbench.bench.data.splits.draw import Split, make_split, with_taught_labels
 from ferbench.bench.data.splits.pool import Pool, as_unlabelled, for_testing, make_pool
 from ferbench.bench.data.views.boxes import without_boxes
+from ferbench.bench.files import FileError, open_regular
 from ferbench.bench.tables.candidate_sets import resolve_candidates
 from ferbench.bench.tables.settings import folds_of, settings, sources
 from ferbench.bench.training import records
@@ -40,6 +42,7 @@ class Workspace:
     weights: Mapping[str, Path] = field(default_factory=dict)  # name in a recipe -> weight file
     progress: Progress | None = None  # told of images that are decoded or searched for faces
     _faces: dict[str, FaceSet] = field(default_factory=dict)
+    _splits: dict[str, Split] = field(default_factory=dict)
 
     def faces(self, reader: str, options: Mapping[str, Value]) -> FaceSet:
         """The data set under these options. Raises DataError."""
@@ -49,6 +52,14 @@ class Workspace:
                 reader, options, root=self.roots.get(reader), cache=self.cache, progress=self.progress
             )
         return self._faces[key]
+
+    def split(self, faces: FaceSet, kind: str, parameters: Mapping[str, Any], seed: int) -> Split:
+        """The split of a data set, drawn once however many runs need it. Raises DataError."""
+        asked = {"data": faces.fingerprint, "kind": kind, "parameters": dict(parameters), "seed": seed}
+        key = records.spec_hash(asked)
+        if key not in self._splits:
+            self._splits[key] = make_split(faces, kind, parameters, seed)
+        return self._splits[key]
 
     def weight_file(self, name: str) -> Path | None:
         """The file of pre-trained weights a recipe names; None for "none". Raises WeightsError, never falls back."""
@@ -68,7 +79,7 @@ def resolve_cell(cell: Cell, preset: str, seed: int, workspace: Workspace, varia
     chosen = settings(cell, preset, seed, variant)
     faces = _open(cell, cell.dataset, workspace)
     test = _open(cell, cell.test, workspace)
-    split = make_split(faces, cell.split.kind, chosen["split"]["parameters"], seed)
+    split = workspace.split(faces, cell.split.kind, chosen["split"]["parameters"], seed)
     other = _open_unlabelled(cell, faces, split, workspace)
     protocol = cell.protocol
     made_for = {"protocol": protocol.name, "version": protocol.version, "hash": protocol.hash, "cell": cell.id}
@@ -153,6 +164,9 @@ def _load(model: nn.Module, path: Path) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    except FileError as error:
+        raise WeightsError(str(error)) from error
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error

@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from ferbench.bench.terminal import Terminal
 from ferbench.bench.training.progress import Silent, status_of
 
 NOTE = "progress.json"
@@ -54,7 +54,7 @@ class Watch:
     steps: for the folder of each run that is missing, how many steps it has
     """
 
-    def __init__(self, console: Console, steps: Mapping[Path, int]) -> None:
+    def __init__(self, console: Terminal, steps: Mapping[Path, int]) -> None:
         self._steps, self._done, self._first = dict(steps), dict.fromkeys(steps, 0), dict[Path, int]()
         self._looked, self._began = 0.0, time.monotonic()
         rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the loop honours between two steps."""
+"""Ctrl-C, SIGTERM and a terminal that is closed (SIGHUP) as a request that the loop honours between two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from ferbench.errors import Interrupted as Interrupted
 
 
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM only sets `requested`; a second one acts at once."""
+    """While active, the first of these signals only sets `requested`; a second one acts at once.
+
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
@@ -23,7 +26,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            for number in (signal.SIGINT, signal.SIGTERM):
+            asked = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+            for number in (number for number in asked if signal.getsignal(number) != signal.SIG_IGN):
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 

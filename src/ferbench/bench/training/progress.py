@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
+
+from ferbench.bench.terminal import Terminal, mutter
 
 
 class Reporter(Protocol):
@@ -33,7 +33,7 @@ def now_and_then() -> Callable[[int, int], None]:
         nonlocal said
         if time.monotonic() - said >= SAID_EVERY_S:
             said = time.monotonic()
-            print(f"preparing: {done:,} of {total:,} images", file=sys.stderr, flush=True)
+            mutter(f"preparing: {done:,} of {total:,} images")
 
     return progress
 
@@ -63,7 +63,7 @@ def columns() -> tuple[ProgressColumn, ...]:
 class Bar:
     """A run's title, and below it a bar with steps, time left and losses; use it as a context manager."""
 
-    def __init__(self, console: Console, title: str) -> None:
+    def __init__(self, console: Terminal, title: str) -> None:
         self._console = console
         self._title = title
         self._progress = Progress(

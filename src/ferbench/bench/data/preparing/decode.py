@@ -17,6 +17,7 @@ from ferbench.bench.data.preparing.geometry import Matrix, alignment, to_square,
 from ferbench.bench.data.preparing.near import thumbnails
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # no format whose decoder starts another program
+MOST_BYTES = 2**29  # of an encoded image
 MOST_PIXELS = 64_000_000  # a decompression bomb announces more; no camera behind these data sets does
 MODES = ("L", "RGB", "P", "RGBA", "LA", "CMYK", "YCbCr", "1", "PA")  # others hold more than 8 bits
 GREY_MODES = ("L", "1", "LA")

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.cache import writing
-from ferbench.bench.data.preparing.decode import BadImage, strict_limits, to_rgb
+from ferbench.bench.data.preparing.decode import MOST_BYTES, BadImage, strict_limits, to_rgb
 from ferbench.bench.data.preparing.detect import Detector, Face, load_detector
 from ferbench.bench.data.preparing.partial import alone
 from ferbench.bench.data.reading.listing import Listing
 from ferbench.bench.data.reading.reader import Progress
 from ferbench.bench.data.reading.textfile import columns_of, csv_rows, number, text_of
+from ferbench.bench.files import FileError, read_bytes
 
 USER_FILE = "faces.csv"
 BOX = ("x1", "y1", "x2", "y2")
@@ -181,9 +182,9 @@ def _look(listing: Listing, row: int, detector: Detector) -> tuple[Values, int]:
     """The largest face of an image, and how many there are; an unreadable image has none."""
     values = np.full(4 + len(POINTS), np.nan, np.float32)
     try:
-        data = listing.read(row) if listing.read else (listing.root / listing.path(row)).read_bytes()
+        data = listing.read(row) if listing.read else read_bytes(listing.root / listing.path(row), MOST_BYTES)
         found = [face for face in detector.find(to_rgb(data)) if np.isfinite(face.box).all() and face.area >= 1]
-    except (BadImage, OSError):
+    except (BadImage, OSError, FileError):
         return values, 0
     if found:
         largest: Face = max(found, key=lambda face: face.area)

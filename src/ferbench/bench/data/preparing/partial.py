@@ -32,7 +32,7 @@ except ImportError:  # not a POSIX system: no second process is kept away
     fcntl = None  # type: ignore[assignment]
 
 FORGOTTEN_S = 7 * 24 * 3600.0  # after a week without a change nobody comes back to an attempt
-FLUSH_BYTES = 256 * 2**20  # pixels written between two waits for the disk
+FLUSH_BYTES, FLUSH_S = 256 * 2**20, 10.0  # pixels, and seconds, between two waits for the disk
 ROW = np.dtype(
     [
         ("done", "u1"), ("mode", "u1"), ("turned", "u1"), ("width", "<i4"), ("height", "<i4"), ("digest", "u1", (16,)),
@@ -53,7 +53,7 @@ class Partial:
         self._offset = self._open_images()
         self._file = os.open(folder / "images.npy", os.O_WRONLY)
         self._waiting: list[tuple[int, NDArray[Any]]] = []
-        self._unflushed = 0
+        self._unflushed, self._flushed_at = 0, time.monotonic()
 
     def pending(self) -> NDArray[np.int64]:
         """Rows that are still to be decoded."""
@@ -72,7 +72,7 @@ class Partial:
         record["digest"], record["matrix"] = np.frombuffer(decoded.digest, np.uint8), decoded.matrix
         self._waiting.append((row, record))
         self._unflushed += self._image_bytes
-        if self._unflushed >= FLUSH_BYTES:
+        if self._unflushed >= FLUSH_BYTES or time.monotonic() - self._flushed_at >= FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
@@ -83,7 +83,7 @@ class Partial:
         assert isinstance(self.rows, np.memmap)
         self.rows.flush()
         self._waiting.clear()
-        self._unflushed = 0
+        self._unflushed, self._flushed_at = 0, time.monotonic()
 
     def close(self) -> None:
         """Keep what was stored, whole or not."""
@@ -154,8 +154,14 @@ def alone(path: Path) -> Iterator[None]:
     with writing(path):
         lock = (path.parent / f".{path.name}.lock").open("w")
     with lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise DataError(
+                f"{path.parent}: its file system keeps no locks ({error.strerror}), so two processes could spoil the "
+                "prepared copy; set FERBENCH_CACHE to a folder on another disk"
+            ) from error
         yield
 
 

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing.decode import GREY_MODES, BadImage, Settings, header, strict_limits
+from ferbench.bench.data.preparing.decode import GREY_MODES, MOST_BYTES, BadImage, Settings, header, strict_limits
 from ferbench.bench.data.preparing.face_boxes import Faces
 from ferbench.bench.data.reading.listing import Listing, Options
+from ferbench.bench.files import FileError, read_bytes
 
 SAMPLE = 256  # headers that decide on the stored size and channels
 NEARLY_ALL = 0.99  # share of them that must have one size for the images to keep it
@@ -75,6 +76,8 @@ def choose_settings(listing: Listing, decoding: Options, crop: str) -> tuple[Set
 def read_image(listing: Listing, row: int) -> bytes | NDArray[np.uint8]:
     """Encoded bytes or decoded pixels of one image. Raises BadImage where the file cannot be read."""
     try:
-        return listing.read(row) if listing.read else (listing.root / listing.path(row)).read_bytes()
+        return listing.read(row) if listing.read else read_bytes(listing.root / listing.path(row), MOST_BYTES)
     except OSError as error:
         raise BadImage(error.strerror or str(error)) from error
+    except FileError as error:
+        raise BadImage(str(error)) from error

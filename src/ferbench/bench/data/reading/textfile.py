@@ -7,18 +7,23 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.reading.cells import plain
 from ferbench.bench.data.reading.report import LabelFileNote
+from ferbench.bench.files import FileError, open_regular, read_bytes
 
+MOST_BYTES = 2**31  # of a label file that is read whole
 LONGEST_LINE = 100_000  # characters; AffectNet's rows with 68 landmarks are near 2,000
 
 
 def text_of(path: Path) -> str:
     """The content of a text file (UTF-8, with or without a byte order mark)."""
-    return decode(path.read_bytes(), str(path))
+    try:
+        return decode(read_bytes(path, MOST_BYTES), str(path))
+    except FileError as error:
+        raise DataError(str(error)) from error
 
 
 def decode(data: bytes, where: str) -> str:
@@ -55,8 +60,16 @@ def separator(text: str) -> str:
 
 def csv_file(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The same from a file that may be large: one row in memory at a time."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with opened(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
         yield from _csv_rows(file, str(path))
+
+
+def opened(path: Path) -> BinaryIO:
+    """A label file open for reading. Raises DataError for a pipe or a device."""
+    try:
+        return open_regular(path)
+    except FileError as error:
+        raise DataError(str(error)) from error
 
 
 def _csv_rows(file: TextIO, where: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
@@ -104,8 +117,8 @@ def number(cell: str, where: str, line: int, what: str) -> float:
 def note(path: Path, known: Iterable[str] = ()) -> LabelFileNote:
     """The file's SHA-256, and whether it is one of the published versions `known`, where any is known."""
     versions = set(known)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with opened(path) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     return LabelFileNote(str(path), digest, digest in versions if versions else None)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.splits.draw import PARTS, Split, assembled
+from ferbench.bench.files import FileError, read_json, reason, write
 
 
 def write_split(split: Split, faces: FaceSet, path: Path) -> None:
@@ -26,12 +27,10 @@ def write_split(split: Split, faces: FaceSet, path: Path) -> None:
         **_written_flips(split, faces),
         **{part: faces.ids[getattr(split, part)].tolist() for part in PARTS},
     }
-    temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_text(json.dumps(document, indent=1))
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: the split cannot be written: {error.strerror}; name another file") from error
+        write(path, lambda file: file.write(json.dumps(document, indent=1).encode()))
+    except FileError as error:
+        raise DataError(f"{error}; name another file for the split") from error
 
 
 def _written_flips(split: Split, faces: FaceSet) -> dict[str, dict[str, str]]:
@@ -45,14 +44,14 @@ def _written_flips(split: Split, faces: FaceSet) -> dict[str, dict[str, str]]:
 def read_split(path: Path, faces: FaceSet) -> Split:
     """Read a split file against the data set it was made from; raises DataError where they do not fit."""
     try:
-        document = json.loads(path.read_text())
+        document = read_json(path)
         lists = {part: [str(name) for name in document[part]] for part in PARTS}
         recipe, parameters, seed = document["recipe"], dict(document["parameters"]), int(document["seed"])
         requested, available = dict(document["requested"]), dict(document["available"])
         expected, dataset = document["fingerprint"], document["dataset_fingerprint"]
         flipped = {str(name): faces.classes.index(cls) for name, cls in document.get("flipped", {}).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a readable split file ({error!r}); write it again") from error
+    except (FileError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path}: not a readable split file ({reason(error)}); write it again") from error
     position = {name: index for index, name in enumerate(faces.ids)}
     missing = [name for part in PARTS for name in lists[part] if name not in position]
     if missing:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ferbench.bench.files import FileError, check_seal, open_regular
+from ferbench.bench.training.finite import not_finite
 from ferbench.bench.training.networks.vit_weights import fit_positions, of_decoder
 from ferbench.errors import UserError
 from ferbench.methods import Prediction
@@ -224,15 +226,20 @@ def load_weights(model: Classifier, path: Path) -> str:
     positions are resampled to the input size). Every other key must match in name and shape.
     """
     try:
-        with torch.serialization.safe_globals([Namespace]):  # MAE's checkpoints keep their command line
-            stored = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file, torch.serialization.safe_globals([Namespace]):  # MAE's keep their command line
+            sealed = check_seal(file)
+            stored = torch.load(file, map_location="cpu", weights_only=True)
+        if isinstance(stored, dict) and stored.get("sealed") and not sealed:
+            raise FileError("its digest is gone")
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such weight file") from error
+    except FileError as error:
+        raise WeightsError(f"{path}: cannot be read: {error}; make or fetch it again") from error
     except Exception as error:  # torch raises many kinds for a damaged or pickled file
         reason = type(error).__name__
         raise WeightsError(f"{path}: cannot be read as plain weights ({reason}); save a state dict") from error
     state = stored.get("state_dict", stored.get("model", stored)) if isinstance(stored, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(_is_entry(key, value) for key, value in state.items()):
         raise WeightsError(f"{path}: holds no state dict")
     weights = {key.removeprefix("module."): value for key, value in state.items()}
     dropped = sorted(key for key in weights if key.startswith(("fc.", "head.", "classifier.")) or of_decoder(key))
@@ -250,6 +257,12 @@ def load_weights(model: Classifier, path: Path) -> str:
             if keys
         )
         raise WeightsError(f"{path}: does not fit the backbone: {report}")
+    if broken := not_finite(weights):
+        raise WeightsError(f"{path}: {broken[0]} and {len(broken) - 1} other tensors are not finite; fetch it again")
     model.encoder.load_state_dict(weights, strict=False)
     left_out = ", ".join(dropped[:4]) + (f" and {len(dropped) - 4} more" if len(dropped) > 4 else "")
     return f"loaded {len(weights)} tensors from {path.name}; left out {left_out or 'nothing'}{remark}"
+
+
+def _is_entry(key: object, value: object) -> bool:
+    return isinstance(key, str) and isinstance(value, Tensor)

@@ -1,0 +1,179 @@
+"""How much of everything, commands in forked processes, what they leave, a small table.
+
+Each test has a quick form. `FERBENCH_FUZZ`, `_FLIPS`, `_KILLS`, `_ROUNDS` and `_STEPS` set another amount, by which the
+figures of the README were made: FERBENCH_FUZZ=20000 is 20,000 inputs for each reader.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ferbench.bench import files
+from ferbench.bench.training import records
+
+TIMES = ("seconds", "peak_memory_mib", "finished_at", "at")
+
+
+def amount(what: str, quick: int) -> int:
+    """How many, by the environment variable or for a quick test."""
+    return int(os.environ.get(f"FERBENCH_{what}", quick))
+
+
+@dataclass
+class Child:
+    """A command that runs in a forked process: the real thing without the seconds of its imports."""
+
+    pid: int
+    log: Path
+
+    def wait(self, seconds: float = 120.0) -> int:
+        """Its exit code, or the negative number of the signal that ended it; killed when it takes too long."""
+        ends = time.monotonic() + seconds
+        while (code := self.poll()) is None:
+            if time.monotonic() > ends:
+                os.kill(self.pid, 9)
+                os.waitpid(self.pid, 0)
+                raise AssertionError(f"still running after {seconds} s: {self.said()[-500:]}")
+            time.sleep(0.002)
+        return code
+
+    def poll(self) -> int | None:
+        done, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if done else None
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+
+
+def fork(work: Callable[[], object], log: Path) -> Child:
+    """Run `work` in a process of its own, its output in `log`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return Child(pid, log)
+    code = 99
+    try:
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        work()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def command(*arguments: object, folder: Path, threads: int = 1) -> Child:
+    """`ferbench ARGUMENTS` in `folder`, on a machine that gives a process so many threads."""
+
+    def work() -> None:
+        from ferbench.bench import cli, terminal
+
+        torch.set_num_threads(threads)
+        os.chdir(folder)
+        sys.argv = ["ferbench", *map(str, arguments)]
+        terminal.console.file = sys.stdout
+        cli.main()
+
+    return fork(work, folder / "log.txt")
+
+
+def outcome(results: Path) -> dict[str, Any]:
+    """Everything in a results folder but times and locks, by path."""
+    found: dict[str, Any] = {}
+    for path in sorted(results.rglob("*")):
+        name = str(path.relative_to(results))
+        if path.suffix == ".pt":
+            found[name] = plain(torch.load(path, weights_only=True))
+        elif path.suffix == ".npz":
+            found[name] = files.read_arrays(path)
+        elif path.suffix == ".json":
+            found[name] = plain(records.read_json(path))
+        elif path.suffix == ".jsonl":
+            found[name] = [plain(line) for line in files.read_json_lines(path)]
+        elif path.is_file() and path.name != ".lock":
+            found[name] = path.read_bytes()
+    return found
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.numpy()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items() if key not in TIMES}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def assert_same(first: Path, second: Path) -> None:
+    """Two results folders hold the same, bit for bit."""
+    np.testing.assert_equal(outcome(second), outcome(first))
+
+
+RECIPE = {
+    "backbone": '"resnet_small"', "batch_size": 4, "mu": 1, "epochs": 2, "steps_per_epoch": 3, "input_size": 16,
+    "crop_padding": 2, "lr": 2e-3, "ema": 0.9, "evaluate": '"ema"',
+}  # fmt: skip
+PROTOCOL = """
+paper = "small"
+title = "A table of seconds"
+citation = "No paper"
+version = 1
+variant = "paper"
+
+[recipes.r]
+{recipe}
+[presets.cpu]
+
+[datasets.d]
+reader = "synthetic"
+options = {{ scale = 0.01, size = 16 }}
+
+[splits.s]
+kind = "balanced"
+per_class = 2
+
+[[tables]]
+id = "1"
+caption = "Small"
+source = "none"
+metrics = ["overall", "mean"]
+seeds = [1]
+absent = [{{ why = "nobody's paper" }}]
+{rows}
+[[tables.columns]]
+id = "c"
+label = "C"
+dataset = "d"
+split = "s"
+recipe = "r"
+"""
+
+
+def row(method: str, more: str = "") -> str:
+    return f'[[tables.rows]]\nid = "{method}"\nlabel = "{method}"\nmethod = "{method}"\n{more}\n'
+
+
+def write_protocol(folder: Path, rows: Sequence[str], **recipe: object) -> Path:
+    """A protocol folder with one column on few drawn faces. rows: made by `row`; recipe: keys set otherwise."""
+    text = "".join(f"{key} = {value}\n" for key, value in {**RECIPE, **recipe}.items())
+    folder.mkdir()
+    (folder / "protocol.toml").write_text(PROTOCOL.format(rows="\n".join(rows), recipe=text), encoding="utf-8")
+    return folder

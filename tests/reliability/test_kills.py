@@ -1,0 +1,69 @@
+"""kill -9 at random instants, half of them while a file is being written: what is started again ends bit for bit where
+an undisturbed run ends, whatever number of threads each life begins with. FERBENCH_KILLS: how many for each command."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from reliability.lives import Child, amount, assert_same, command, row, write_protocol
+
+SMALL = ("--data-option", "scale=0.01", "--data-option", "size=16", "--split", "balanced:per_class=2")
+TIMES = ("epochs=3", "steps_per_epoch=4", "batch_size=8", "input_size=32")
+STEPS = [word for change in TIMES for word in ("--recipe", change)]
+PRETRAINING = [word for change in (*TIMES, "warmup_epochs=0") for word in ("--set", change)]
+SETS = ("--candidates", "votes_multi_target")
+COMMANDS = {
+    **{name: ("train", name, *SMALL, *STEPS) for name in ("fixmatch", "remop")},
+    **{name: ("train", name, *SMALL, *STEPS, *SETS) for name in ("pico",)},
+    "mae": ("pretrain", "mae", "--dataset", "synthetic", *SMALL[:4], "--backbone", "vit_tiny", *PRETRAINING),
+    "table": ("reproduce", "table", "--jobs", "1"),
+}
+MORE = {name: ("train", name, *SMALL, *STEPS) for name in ("leaf", "comatch", "dash", "simmatch", "lion", "ssfer")}
+LIVES = 12  # of a run at most
+AFTER = 'after = { method = "vanilla" }'
+
+
+def is_writing(results: Path) -> bool:
+    return any(results.rglob(".ferbench-*.tmp"))
+
+
+def kill_at_random(child: Child, results: Path, lasts: float, rng: random.Random) -> int | None:
+    """Kill the child somewhere in its life, or when it next writes a file; its exit code where it was done before."""
+    ends, at_a_write = time.monotonic() + rng.uniform(0.05, 0.8) * lasts, rng.random() < 0.5
+    while time.monotonic() < ends or (at_a_write and not is_writing(results)):
+        if (code := child.poll()) is not None:
+            return code
+        time.sleep(0.0005)
+    os.kill(child.pid, signal.SIGKILL)
+    return None if child.wait() == -signal.SIGKILL else 0
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
+def test_a_run_that_is_killed_again_and_again_ends_where_it_would_have(tmp_path: Path, name: str) -> None:
+    rng, asked = random.Random(name), (COMMANDS | MORE)[name]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+        write_protocol(folder / "table", [row("vanilla"), row("ssfer", AFTER), row("fixmatch")])
+    began = time.monotonic()
+    assert command(*asked, folder=whole, threads=2).wait() == 0
+    lasts, kills, wanted = time.monotonic() - began, 0, amount("KILLS", 2)
+    while kills < wanted:
+        shutil.rmtree(killed / "results", ignore_errors=True)
+        for life in range(LIVES):
+            child = command(*asked, folder=killed, threads=rng.choice((1, 2)) if life else 2)
+            last = life == LIVES - 1 or kills >= wanted
+            code = child.wait() if last else kill_at_random(child, killed / "results", lasts, rng)
+            kills += code is None
+            assert code in (None, 0), child.said()[-2000:]
+            if code == 0:
+                break
+        assert_same(whole / "results", killed / "results")
+        assert not is_writing(killed / "results")
+    print(f"{name}: {kills} kills, 0 runs that end elsewhere")
