@@ -326,6 +326,7 @@ def test_nothing_in_a_step_waits_for_the_device(
     monkeypatch.setattr(static, "planned", unseen(static.planned))
     monkeypatch.setattr(loop, "evaluate", unseen(original_evaluate))
     monkeypatch.setattr(loop, "check_weights", unseen(loop.check_weights))  # at an epoch's end, as evaluation
+    monkeypatch.setattr(loop, "dry_step", unseen(loop.dry_step))  # on a copy, before the first step
     monkeypatch.setattr(loop.State, "to_dict", unseen(loop.State.to_dict))
     monkeypatch.setattr(loop, "finish", lambda *args: {})
     monkeypatch.setattr(records, "save_checkpoint", lambda *args: None)

@@ -25,6 +25,7 @@ from ferbench.bench.data.randomness import generator
 from ferbench.bench.data.views.batches import Batches, ImageStore, Share, view_batches
 from ferbench.bench.training import processes, records, schedule
 from ferbench.bench.training.code import method_code
+from ferbench.bench.training.dry import dry_step
 from ferbench.bench.training.evaluate import evaluate, finish, rows_at_once
 from ferbench.bench.training.execution import Execution, keeps_threads, resume, take_up
 from ferbench.bench.training.finite import TrainingError, check_weights
@@ -68,6 +69,9 @@ def train(
     state = make_state(run, device, reporter)
     if saved:
         resume(state, saved, checkpoint, reporter.note)
+    batches = make_batches(run, state.method, device, share)
+    if not saved:
+        dry_step(run, state.method, batches, share)
     if mode.compile == "network":
         compile_network(state.method)
     stepper: nn.Module = Stepper(state.method)
@@ -77,7 +81,6 @@ def train(
         stepper = DistributedDataParallel(stepper)
 
     # the data, and a step on it
-    batches = make_batches(run, state.method, device, share)
     test_store = batches.store if run.test_faces is run.faces else ImageStore(run.test_faces, device)
     steps = make_steps(run, state, stepper, batches, mode)
     models = [state.method, *([state.average.method] if state.average else [])]
