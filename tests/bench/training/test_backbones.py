@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -127,6 +128,55 @@ def test_torchvision_weights_load_and_give_its_features(tmp_path: Path, stored: 
         torch.testing.assert_close(model(images).encoded, reference.eval()(images), rtol=1e-4, atol=1e-4)
 
 
+def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+OTHERS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
+    "SCN, DAN, RUL": (
+        lambda state: {"iter": 40, "model_state_dict": state, "optimizer_state_dict": {}},
+        "nothing more",
+    ),
+    "a number of NumPy's": (lambda state: {"state_dict": state, "best_acc": np.float64(88.1)}, "nothing more"),
+    "MoCo": (
+        lambda state: {
+            "state_dict": prefixed("module.encoder_k.", prefixed("", state)) | prefixed("module.encoder_q.", state),
+        },
+        "taken from 'state_dict' entries 'module.encoder_q....' ('state_dict' entries 'module.encoder_k....' would fit",
+    ),
+    "torch.compile": (lambda state: prefixed("_orig_mod.", state), "taken from entries '_orig_mod....'"),
+    "Lightning": (
+        lambda state: {"state_dict": prefixed("backbone.", state), "hyper_parameters": {"lr": 0.1}},
+        "taken from 'state_dict' entries 'backbone....'",
+    ),
+    "averaged beside trained": (
+        lambda state: {"ema": state, "net": state, "epoch": 3},
+        "taken from 'net' ('ema' would fit too)",
+    ),
+    "a name of its own": (lambda state: {"my weights": state, "epoch": 3}, "nothing more"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_files_of_other_codes_load_and_say_from_where(tmp_path: Path, kind: str) -> None:
+    make, remark = OTHERS[kind]
+    state = torchvision_state()
+    torch.save(make(state), tmp_path / "weights.pth")
+    model = make_classifier("resnet18", 7, size=64, dropout=0.0)
+    report = load_weights(model, tmp_path / "weights.pth")
+    assert report.startswith(f"loaded {len(model.encoder.state_dict())} tensors from weights.pth; left out ")
+    assert "taken from" not in report if remark == "nothing more" else remark in report
+    assert all(torch.equal(value, state[key]) for key, value in model.encoder.state_dict().items())
+
+
+def test_the_network_is_taken_before_its_slow_copy(tmp_path: Path) -> None:
+    fast, slow = torchvision_state(), {key: value * 0 for key, value in torchvision_state().items()}
+    torch.save({"state_dict": prefixed("encoder_k.", slow) | prefixed("encoder_q.", fast)}, tmp_path / "weights.pth")
+    model = make_classifier("resnet18", 7, size=64, dropout=0.0)
+    load_weights(model, tmp_path / "weights.pth")
+    assert torch.equal(model.encoder.state_dict()["conv1.weight"], fast["conv1.weight"])
+
+
 def write_truncated(path: Path, state: dict[str, Tensor]) -> None:
     torch.save(state, path)
     path.write_bytes(path.read_bytes()[:10_000])
@@ -155,11 +205,29 @@ WRONG: dict[str, tuple[Callable[[Path, dict[str, Tensor]], object], str]] = {
         lambda path, state: torch.save(nn.Linear(2, 2), path),
         "cannot be read as plain weights (UnpicklingError); save a state dict",
     ),
-    "empty": (lambda path, state: path.write_bytes(b""), "cannot be read as plain weights"),
+    "empty": (lambda path, state: path.write_bytes(b""), "cannot be read as plain weights: it is an empty file"),
+    "a web page": (
+        lambda path, state: path.write_text("\n<!DOCTYPE html><html><title>Virus scan warning</title></html>"),
+        "it is a web page, not weights: download the file itself",
+    ),
+    "a Git LFS pointer": (
+        lambda path, state: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        "it is a Git LFS pointer, not weights: run `git lfs pull`",
+    ),
+    "a NumPy array": (lambda path, state: np.save(path.open("wb"), np.zeros(3)), "it is a NumPy array"),
+    "another format": (
+        lambda path, state: path.write_bytes((60).to_bytes(8, "little") + b'{"conv1.weight":{"dtype":"F32"}}'),
+        "it is a safetensors file",
+    ),
+    "an archive": (lambda path, state: path.write_bytes(b"\x1f\x8b\x08\x00abc"), "it is an archive (gzip): unpack it"),
     "not found": (lambda path, state: None, "no such weight file"),
     "a folder": (lambda path, state: path.mkdir(), "cannot be read as plain weights (IsADirectoryError)"),
     "a list": (lambda path, state: torch.save([1, 2], path), "holds no state dict"),
-    "numbers": (lambda path, state: torch.save({"conv1.weight": 3}, path), "holds no state dict"),
+    "numbers": (lambda path, state: torch.save({"conv1.weight": 3}, path), "holds no state dict (keys: conv1.weight)"),
+    "a prefix over too little": (
+        lambda path, state: torch.save({f"net.{key}": state[key] for key in list(state)[:9]}, path),
+        "does not fit the backbone",
+    ),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from ferbench.bench.files import FileError, check_seal, open_regular
 from ferbench.bench.training.finite import not_finite
-from ferbench.bench.training.networks.vit_weights import fit_positions, of_decoder
+from ferbench.bench.training.networks.weight_files import PLAIN, find_weights, what_it_is
 from ferbench.errors import UserError
 from ferbench.methods import Prediction
 
@@ -221,12 +220,13 @@ def make_classifier(name: str, num_classes: int, *, size: int, dropout: float, n
 def load_weights(model: Classifier, path: Path) -> str:
     """Load encoder weights strictly; returns a line that says what was loaded. Raises WeightsError.
 
-    Accepts a plain state dict or one under the key `state_dict` (the MS-Celeb-1M format: torchvision's names, often
-    prefixed with `module.`, with a classifier `fc.*` that is left out), or `model` (MAE's, whose decoder is left out;
-    positions are resampled to the input size). Every other key must match in name and shape.
+    Accepts a plain state dict or one under one of the usual keys (`state_dict`: the MS-Celeb-1M format; `model`: MAE's;
+    `model_state_dict`, `ema`, ...), with a prefix before all entries of the encoder (`module.`, `encoder_q.`). A
+    classifier and a masked autoencoder's decoder are left out, positions are resampled to the input size. Every other
+    key must match in name and shape.
     """
     try:
-        with open_regular(path) as file, torch.serialization.safe_globals([Namespace]):  # MAE's keep their command line
+        with open_regular(path) as file, torch.serialization.safe_globals(PLAIN):
             sealed = check_seal(file)
             stored = torch.load(file, map_location="cpu", weights_only=True)
         if isinstance(stored, dict) and stored.get("sealed") and not sealed:
@@ -236,33 +236,19 @@ def load_weights(model: Classifier, path: Path) -> str:
     except FileError as error:
         raise WeightsError(f"{path}: cannot be read: {error}; make or fetch it again") from error
     except Exception as error:  # torch raises many kinds for a damaged or pickled file
+        if path.is_file() and (what := what_it_is(path)):
+            raise WeightsError(f"{path}: cannot be read as plain weights: it is {what}") from error
         reason = type(error).__name__
         raise WeightsError(f"{path}: cannot be read as plain weights ({reason}); save a state dict") from error
-    state = stored.get("state_dict", stored.get("model", stored)) if isinstance(stored, dict) else None
-    if not isinstance(state, dict) or not all(_is_entry(key, value) for key, value in state.items()):
-        raise WeightsError(f"{path}: holds no state dict")
-    weights = {key.removeprefix("module."): value for key, value in state.items()}
-    dropped = sorted(key for key in weights if key.startswith(("fc.", "head.", "classifier.")) or of_decoder(key))
-    weights = {key: value for key, value in weights.items() if key not in dropped}
-    weights, remark = fit_positions(weights, model.encoder)
-    expected = model.encoder.state_dict()
-    counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent in files of torch < 0.4.1
-    missing = sorted(expected.keys() - weights.keys() - counters)
-    foreign = sorted(weights.keys() - expected.keys())
-    shapes = sorted(key for key in expected.keys() & weights.keys() if expected[key].shape != weights[key].shape)
-    if missing or foreign or shapes:
-        report = "; ".join(
-            f"{len(keys)} {what} (first {keys[0]})"
-            for what, keys in (("keys missing", missing), ("keys unknown", foreign), ("shapes wrong", shapes))
-            if keys
-        )
-        raise WeightsError(f"{path}: does not fit the backbone: {report}")
-    if broken := not_finite(weights):
+    fit = find_weights(stored, model.encoder)
+    if fit is None:
+        keys = f" (keys: {', '.join(map(str, stored))[:100]})" if isinstance(stored, dict) and stored else ""
+        raise WeightsError(f"{path}: holds no state dict{keys}")
+    if fit.problem:
+        raise WeightsError(f"{path}: does not fit the backbone: {fit.problem}")
+    if broken := not_finite(fit.weights):
         raise WeightsError(f"{path}: {broken[0]} and {len(broken) - 1} other tensors are not finite; fetch it again")
-    model.encoder.load_state_dict(weights, strict=False)
-    left_out = ", ".join(dropped[:4]) + (f" and {len(dropped) - 4} more" if len(dropped) > 4 else "")
-    return f"loaded {len(weights)} tensors from {path.name}; left out {left_out or 'nothing'}{remark}"
-
-
-def _is_entry(key: object, value: object) -> bool:
-    return isinstance(key, str) and isinstance(value, Tensor)
+    model.encoder.load_state_dict(fit.weights, strict=False)
+    more = f" and {len(fit.left_out) - 4} more" if len(fit.left_out) > 4 else ""
+    left_out = ", ".join(fit.left_out[:4]) + more
+    return f"loaded {len(fit.weights)} tensors from {path.name}; left out {left_out or 'nothing'}{fit.remark}"
