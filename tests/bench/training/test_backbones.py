@@ -221,7 +221,7 @@ WRONG: dict[str, tuple[Callable[[Path, dict[str, Tensor]], object], str]] = {
     ),
     "an archive": (lambda path, state: path.write_bytes(b"\x1f\x8b\x08\x00abc"), "it is an archive (gzip): unpack it"),
     "not found": (lambda path, state: None, "no such weight file"),
-    "a folder": (lambda path, state: path.mkdir(), "cannot be read as plain weights (IsADirectoryError)"),
+    "a folder": (lambda path, state: path.mkdir(), "is no regular file"),
     "a list": (lambda path, state: torch.save([1, 2], path), "holds no state dict"),
     "numbers": (lambda path, state: torch.save({"conv1.weight": 3}, path), "holds no state dict (keys: conv1.weight)"),
     "a prefix over too little": (

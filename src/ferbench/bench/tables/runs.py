@@ -68,7 +68,7 @@ class Workspace:
         if name not in self.weights:
             source = WHERE_TO_GET.get(name, "the paper says which")
             raise WeightsError(f"this recipe starts from weights '{name}'; give --weights {name}=FILE ({source})")
-        return self.weights[name]
+        return self.weights[name].expanduser()
 
     def folder(self, run: Run) -> Path:
         return self.results / "runs" / records.run_id(run.spec)

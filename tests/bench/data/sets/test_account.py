@@ -57,6 +57,14 @@ def test_a_validation_part_alone_tests_rafdb(tmp_path: Path) -> None:
     assert parts_of(prepared("rafdb", folders(tmp_path / "copy", train=2, val=1))) == [14, 0, 7]
 
 
+def test_letter_case_makes_no_second_class(tmp_path: Path) -> None:
+    """Happy/ in train and happy/ in test, beside a class that is no expression."""
+    root = folders(tmp_path / "copy", ("Happy", "Sad", "Calm"), train=3)
+    folders(root, ("happy", "sad", "calm"), test=2)
+    report = prepared("folder", root, partial=False)
+    assert report.classes == ("Calm", "Happy", "Sad") and parts_of(report) == [9, 0, 6]
+
+
 def test_two_folders_of_one_part_are_refused(tmp_path: Path) -> None:
     root = folders(tmp_path / "copy", train=2, test=1, val=1, dev=1)
     with pytest.raises(DataError, match="folders 'dev' and 'val' are both the valid part|'val' and 'dev' are both"):
