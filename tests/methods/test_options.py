@@ -18,6 +18,7 @@ REMOP_PAPER = {  # Sec. 5.2, Eqs. 3-9
     "lambda_center": 1e-4,
     "lambda_reg": 0.1,
     "mix": "paper",
+    "gate": "linear",
     "etf": "paper",
     "center_scale": 1.0,
     "center_feature": "encoded",
@@ -30,7 +31,8 @@ REMOP_PAPER = {  # Sec. 5.2, Eqs. 3-9
 }
 
 REMOP_RELEASED = {  # what the released code does otherwise: name and value
-    "p_s is a dot product; logits are mixed; the gate is the mixture's": ("mix", "released"),
+    "p_s is a dot product; logits are mixed": ("mix", "released"),
+    "the gate is the mixture's": ("gate", "mixture"),
     "0.2 x mean over all unlabelled images": ("unlabelled_weight", 0.2),
     "supervised mean": ("reduction", "mean"),
     "centre loss without the half": ("center_scale", 2.0),

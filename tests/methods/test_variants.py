@@ -60,7 +60,7 @@ def test_every_variant_passes_its_own_limits(name: str, variant: Any) -> None:
         ("comatch", {"queue": 0}, "comatch: option 'queue' must be above 0, not 0"),
         ("lion", {"momentum": 2.0}, "lion: option 'momentum' must lie in [0, 1], not 2.0"),
         ("inpl", {"quantile": -0.1}, "inpl: option 'quantile' must lie in [0, 1], not -0.1"),
-        ("abc", {"strong_views": 3}, "option 'strong_views' of abc cannot be 3; it takes 1, 2"),
+        ("abc", {"strong_views": 3}, "abc.strong_views: 3 is not known; valid: 1, 2"),
         ("adamatch", {"window": -1}, "adamatch: option 'window' must be at least 0, not -1"),
     ],
 )

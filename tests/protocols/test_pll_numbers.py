@@ -184,7 +184,9 @@ def test_eqs_2_to_4_and_section_3_a_to_the_letter_have_rows() -> None:
 def test_rows_that_differ_in_pre_training_say_that_their_sets_differ_too(name: str) -> None:
     """The model behind the sets has the row's recipe, whatever the notes say."""
     used = {
-        str(settings(cell.softmax, "paper", 1)["recipe"]) for cell in select(f"pll/{name}") if cell.method != "vanilla"
+        str(settings(cell.scored_by(1)[0], "paper", 1)["recipe"])
+        for cell in select(f"pll/{name}")
+        if cell.method != "vanilla"
     }
     assert len({(row.recipe_options.get("weights")) for row in TABLES[name].rows}) > 1 < len(used)
     assert "quality of their sets" in " ".join(TABLES[name].notes.split())

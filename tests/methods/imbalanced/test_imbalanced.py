@@ -187,3 +187,12 @@ def test_cpe_cuts(classes: int, cuts: tuple[int, int], network: Any) -> None:
     assert method.cuts(classes) == cuts
     given: Any = build("cpe", network(), option_values("cpe", "paper", {"medium_cut": 1, "tail_cut": 3}))
     assert given.cuts(classes) == (1, 3)
+
+
+def test_adsh_says_which_labels_are_not_the_linear_prediction_s(begun: Any, stepped: Any, slow: Any) -> None:
+    method = begun("adsh", 3)
+    method.scores.copy_(torch.tensor([0.95, 0.2, 0.95]))
+    logits = [[3.0, 2.5, 0.0], [0.0, 0.0, 5.0], [0.0, 1.0, 0.0]]
+    result, _ = stepped(method, [0], {"weak": [[0.0] * 3]}, {"weak": logits, "strong": logits})
+    assert result.pseudo.label.tolist() == [1, 2, 1]
+    assert result.pseudo.changed.tolist() == [True, False, False]

@@ -321,8 +321,8 @@ def test_two_weak_views_are_two_images(network: Any, random_batch: Any) -> None:
         ({"bound": 1.2}, "adacm: option 'bound' must lie in (0, 1], not 1.2"),
         ({"gamma": 1.0}, "adacm: option 'gamma' must be above 1, not 1.0"),
         ({"temperature": 0.0}, "adacm: option 'temperature' must be above 0, not 0.0"),
-        ({"denominator": "all"}, "option 'denominator' of adacm cannot be 'all'; it takes 'kept', 'batch'"),
-        ({"floor": 0.8}, "option 'floor' of adacm cannot be 0.8; it takes true or false"),
+        ({"denominator": "all"}, "adacm.denominator: 'all' is not known; valid: kept, batch"),
+        ({"floor": 0.8}, "adacm.floor: expected true or false, got 0.8"),
     ],
 )
 def test_error_lines(options: dict[str, object], message: str) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,8 @@ from ferbench.bench.terminal import complain, say
 from ferbench.bench.training import processes, records
 from ferbench.bench.training.code import method_code
 from ferbench.bench.training.networks.backbones import WeightsError
-from ferbench.bench.training.progress import Bar
+from ferbench.bench.training.progress import Bar, Reporter
+from ferbench.bench.training.rescore import network_of, score_network
 from ferbench.bench.training.standing import (
     failure,
     finished,
@@ -89,9 +91,19 @@ def make_plan(
     unique: dict[Path, tuple[Cell, int, Run]] = {}
     for item in plan.runs:
         unique.setdefault(workspace.folder(item[2]), item)
-    plan.runs = list(unique.values())
+    plan.runs = _one_training_each(list(unique.values()))
     plan.warnings = sorted({line for _, _, run in plan.runs if (line := boxes_warning(run))})
     return plan
+
+
+def _one_training_each(runs: Sequence[tuple[Cell, int, Run]]) -> list[tuple[Cell, int, Run]]:
+    """Runs that differ in their test set alone name the first of them, which trains the network of all."""
+    first: dict[str, Run] = {}
+    named = []
+    for cell, seed, run in runs:
+        trains = first.setdefault(network_of(run.spec), run)
+        named.append((cell, seed, run if trains is run else replace(run, trained_by=trains)))
+    return named
 
 
 def _stages(cell: Cell, seed: int, run: Run) -> list[tuple[Cell, int, Run]]:
@@ -101,8 +113,10 @@ def _stages(cell: Cell, seed: int, run: Run) -> list[tuple[Cell, int, Run]]:
 
 
 def _needed(cell: Cell, run: Run) -> list[tuple[Cell, Run]]:
-    """The runs that must be finished before this one: where it starts, and whose predictions make its candidates."""
+    """The runs that must be finished before this one: where it starts, whose predictions make its candidates, and
+    which trains its network."""
     pairs = [(cell.before, run.before), *zip(cell.scored_by(len(run.scorers)), run.scorers, strict=True)]
+    pairs.append((cell, run.trained_by))
     return [(other, needed) for other, needed in pairs if other and needed]
 
 
@@ -180,6 +194,8 @@ class Table:
             return True
         for other, needed in _needed(cell, run):
             before = self.workspace.folder(needed)
+            if needed is run.trained_by and finished(before):
+                continue  # without its checkpoint there is nothing to score, and this run trains the network itself
             if not processes.agreed(can_be_started_from(before)):
                 # whoever was at it may have been killed
                 if not self.attempt(other, seed, needed, needed_by_us=True):
@@ -207,7 +223,7 @@ class Table:
             if self.again and processes.rank() == 0:
                 set_aside(folder, records.spec_hash(run.spec), method_code(run.method, run.values))
             with Noting(folder, title) if is_worker() else Bar(terminal.console, title) as reporter:
-                record = train(run, folder, reporter=reporter)
+                record = self._record(run, folder, reporter)
         except MENDABLE as error:
             if processes.several():  # the others are in the middle of the step
                 raise
@@ -219,6 +235,14 @@ class Table:
             forget_failure(folder)
             scored = record["metrics"]["last"]
             say(f"{title}: overall {scored['overall']:.2f} mean {scored['mean']:.2f} ({record['seconds']:.0f} s)")
+
+    def _record(self, run: Run, folder: Path, reporter: Reporter) -> dict[str, Any]:
+        """Trained, or scored by the network of the run that trains it."""
+        if run.trained_by and not processes.several():
+            trained = self.workspace.folder(run.trained_by)
+            if (trained / "checkpoint.pt").exists():
+                return score_network(run, folder, trained, reporter)
+        return train(run, folder, reporter=reporter)
 
     def _wait(self, folder: Path) -> bool:
         """False: not done yet. Says once who is at it."""

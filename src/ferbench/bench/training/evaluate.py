@@ -65,9 +65,21 @@ def scores(
 
 
 def finish(
-    run: Run, state: State, batches: Batches, test_store: ImageStore, folder: Path, about: Mapping[str, Any]
+    run: Run,
+    state: State,
+    batches: Batches,
+    test_store: ImageStore,
+    folder: Path,
+    about: Mapping[str, Any],
+    *,
+    last_only: bool = False,
 ) -> dict[str, Any]:
-    """Write predictions and record of the evaluated model; about: what the record says of how it was trained."""
+    """Write predictions and record of the evaluated model.
+
+    about: what the record says of how it was trained; last_only: the epochs before the last were not scored, so that no
+    other could be chosen.
+    """
+    chosen = ("last",) if last_only else ("last", "best-on-test", "best-epoch-on-test", "best-on-val")
     evaluated = state.average.method if state.average and run.recipe.evaluate == "ema" else state.method
     with passed_features(evaluated) as passed:
         final = scores(evaluated, test_store, run.test, batches.recipe)
@@ -78,12 +90,13 @@ def finish(
     # once more: a run killed between its last checkpoint and this file comes here without another epoch
     records.write_lines(folder / "metrics.jsonl", state.history)
     records.write_predictions(folder / "predictions.npz", final, **arrays)
+    selected = select(state.history, "ema" if evaluated is not state.method else "student")
     record = {
         "format": records.RECORD_FORMAT,
         "status": "finished",
         "finished_at": records.now(),
         **about,
-        "metrics": select(state.history, "ema" if evaluated is not state.method else "student"),
+        "metrics": {name: values for name, values in selected.items() if name in chosen},
         "evaluated": "ema" if evaluated is not state.method else "student",
         "evidence": evidence.to_json(
             final, labels, evidence.images_hash(run.test_faces.fingerprint, run.test), run.test_faces.classes

@@ -49,6 +49,7 @@ class Run:
     candidates: Callable[[], NDArray[np.bool_]] | None = None  # candidate sets [N, K] of the labelled images
     before: Run | None = None  # the run whose final weights this one starts from
     scorers: tuple[Run, ...] = ()  # the runs whose predictions make its candidate sets
+    trained_by: Run | None = None  # the run that trains this very network, for another test set
     about_candidates: Callable[[], Mapping[str, float]] | None = None  # what they are like, for the record
 
     @property

@@ -12,6 +12,7 @@ weak probability), 0 elsewhere; each anchor's weights are normalised.
 2. The second view is a SimCLR augmentation there (crop, colour, grey), RandAugment here as the first.
 3. `push`: anchors less confident than this take no part (0.9 in the paper's in-the-wild runs, else 0); their loss
    counts as 0 in the mean.
+4. The code passes all views at once, with common batch statistics; here each has a pass of its own (`joint="all"`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ unsmoothed probabilities, and labelled ones with their labels.
 
 1. Smoothing starts when the queue is full (the authors' code: after 5 steps, which fill it there). USB waits for the
    second epoch as well (`from_epoch`).
-2. `queue`: rows, 5 * 8 * 64 as in the authors' CIFAR runs; with 32 images a step it is full after 80 steps.
+2. `queue`: rows, 5 * 8 * 64 as in the authors' CIFAR runs, whatever the batch; with 32 images a step it is full after
+   80 steps. USB's is queue_batch * (mu + 1) * batch: as long without pre-training (5 * 8 * 64), 32 batches of all
+   images in its family that starts from weights, which the tables of such encoders set.
 3. `usb`: the mean of three projection heads (`projections`), one pass over all views as in the authors' code.
 4. With several processes the queue and the alignment see the whole batch, the graph each process's own rows.
 

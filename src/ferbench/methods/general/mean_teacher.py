@@ -1,6 +1,7 @@
 """Mean Teacher: the student should agree with the average of its past selves on another weak view.
 
-Paper: Tarvainen & Valpola, "Mean teachers are better role models", NeurIPS 2017, Sec. 2. Code: CuriousAI/mean-teacher.
+Paper: Tarvainen & Valpola, "Mean teachers are better role models", NeurIPS 2017, Sec. 2. Code
+read: USB and TorchSSL; the authors' (CuriousAI/mean-teacher) was not.
 
 Mean squared error over images and classes between the student's probabilities on one weak view and the teacher's on
 another; the teacher's weights are an exponential average of the student's, with dropout and batch statistics as in

@@ -1,7 +1,7 @@
 """MixMatch: labelled and unlabelled images are mixed with each other, targets included.
 
 Paper: Berthelot et al., "MixMatch: A Holistic Approach to Semi-Supervised Learning", NeurIPS 2019, Algorithm 1 and
-Eqs. 2-9. Code: google-research/mixmatch.
+Eqs. 2-9. Code: google-research/mixmatch, of which libml/layers.py was read; USB and TorchSSL.
 
 The target of an unlabelled image is the mean probability of two weak views, sharpened by T. The union of labelled and
 (both) unlabelled views is mixed with a permutation of itself, the first image keeping the larger share. Labelled rows:

@@ -1,6 +1,7 @@
 """Pi-model: two weak views of an unlabelled image should get the same probabilities.
 
-Paper: Laine & Aila, "Temporal Ensembling for Semi-Supervised Learning", ICLR 2017, Algorithm 1. Code: smlaine2/tempens.
+Paper: Laine & Aila, "Temporal Ensembling for Semi-Supervised Learning", ICLR 2017, Algorithm 1. Code
+read: USB and google-research/fixmatch; the authors' (smlaine2/tempens) was not.
 
 Mean squared error over images and classes between the probabilities of two weak views, the first without gradient,
 weighted by lambda times a ramp.

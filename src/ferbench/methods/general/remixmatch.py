@@ -1,7 +1,8 @@
 """ReMixMatch: MixMatch with aligned guesses, strong views anchored to the weak one, and a rotation task.
 
 Paper: Berthelot et al., "ReMixMatch: Semi-Supervised Learning with Distribution Alignment and Augmentation Anchoring",
-ICLR 2020, Algorithm 1 and Eqs. 2-4. Code: google-research/remixmatch.
+ICLR 2020, Algorithm 1 and Eqs. 2-4. Code: google-research/remixmatch (that its layers mix as
+MixMatch's do is inferred: they were not at hand).
 
 The guess of the weak view is multiplied by the labelled class proportions, divided by the running mean of guesses,
 normalised and sharpened by T. Labelled, two strong and the weak view are mixed with a permutation of themselves. Loss:

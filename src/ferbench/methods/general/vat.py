@@ -1,6 +1,7 @@
 """VAT: the prediction should not change under the small perturbation of the image that changes it most.
 
-Paper: Miyato et al., "Virtual Adversarial Training", TPAMI 2018, Algorithm 1 and Sec. 4.2. Code: takerum/vat_tf.
+Paper: Miyato et al., "Virtual Adversarial Training", TPAMI 2018, Algorithm 1 and Sec. 4.2. Code
+read: USB and TorchSSL; the authors' (takerum/vat_tf) was not.
 
 With p the prediction on an unlabelled weak view u: one power iteration from a random unit direction d gives g = grad_d
 KL(p || softmax z(u + xi d)), the perturbation is r = epsilon g / |g|, the loss KL(p || softmax z(u + r)). Added: the

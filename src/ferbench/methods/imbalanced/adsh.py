@@ -79,7 +79,8 @@ class Adsh(PlugIn):
             return None
         p = probabilities(passes.weak[0])
         quotient, label = (p / self.scores).max(dim=1)
-        return PseudoLabels(label, quotient >= 1, p.gather(1, label.unsqueeze(1)).squeeze(1))
+        confidence = p.gather(1, label.unsqueeze(1)).squeeze(1)
+        return PseudoLabels(label, quotient >= 1, confidence, changed=label != p.argmax(dim=1))
 
     def end_epoch(self, progress: Progress, ask: Ask) -> None:
         super().end_epoch(progress, ask)

@@ -26,6 +26,7 @@ Where the released code differs from the paper (`variant="released"` sets all of
 7. Optimiser of H (`center_grad_scale`): one end-to-end loss against an Adam of its own, at the encoder's learning rate
    of 1e-4, whose gradients are divided by lambda_center. A parameter group of one Adam is the same arithmetic as a
    second Adam, since Adam keeps its statistics per element; under Adam the division only makes its epsilon negligible.
+   (The factor is that of lambda_center = 1e-4, also where a sweep sets another: no difference under Adam.)
 8. Test (`average_centers`): centres of the evaluated (averaged) model against the student's current centres.
 9. Learning-rate schedule, averaging of the model and the decay applied with it belong to the recipe of a protocol.
 10. Sums (`reduction`): Eqs. 3 and L_c = 1/2 sum |x - h_y|^2 print sums over the batch, Eq. 8 one over classes; the code

@@ -2,6 +2,7 @@
 
 Paper: Feng et al., "Provably Consistent Partial-Label Learning", NeurIPS 2020 (risk-consistent loss): cross-entropy
 with weights w = p restricted to the candidate set: uniform at first, refreshed after each step by a second forward.
+Code read: the LW repository's (hongwei-wen/LW-loss-for-partial-label); the authors' own was not.
 
 1. The paper derives a factor 1/2 for its risk; the code has none, and none is here.
 2. The second forward is in training mode. In the code it moves the running batch statistics a second time; here it
