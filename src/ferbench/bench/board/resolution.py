@@ -61,13 +61,20 @@ def row_runs(row: str, runs: Sequence[Run], metric: str, selection: str = "last"
     """Of the runs of one cell under one variant and preset."""
     mine = [run for run in runs if metric in run.metrics.get(selection, {})]
     kept = {run.seed: found for run in mine if (found := evidence_of(run)) is not None}
-    sizes = {run.record.get("split", {}).get("test", 0) for run in mine}
+    sizes = {_tested(run) for run in mine}
     return RowRuns(
         row,
         {run.seed: run.metrics[selection][metric] for run in mine},
         kept if selection == "last" else {},
         min(sizes, default=0),
     )
+
+
+def _tested(run: Run) -> int:
+    """How many images a run was tested on; 0 where its record does not say."""
+    parts = run.record.get("split")
+    images = parts.get("test") if isinstance(parts, dict) else None
+    return images if isinstance(images, int) else 0
 
 
 def evidence_of(run: Run) -> Evidence | None:
