@@ -10,7 +10,7 @@ have the seeds' part alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 
@@ -78,11 +78,18 @@ def _tested(run: Run) -> int:
 
 
 def evidence_of(run: Run) -> Evidence | None:
-    """The evidence in a run's record; None where there is none, or none that agrees with itself (`verify` says why)."""
+    """The evidence in a run's record, the rule that its row names first.
+
+    None where there is none, or none that agrees with itself (`verify` says why).
+    """
     try:
-        return evidence.from_record(run.record)
+        found = evidence.from_record(run.record)
     except ValueError:
         return None
+    rule = run.cell.row.rule if run.cell else ""
+    if found is None or not rule:
+        return found
+    return replace(found, rules={rule: found.rules[rule], **found.rules}) if rule in found.rules else None
 
 
 def resolve(rows: Sequence[RowRuns], metric: str) -> Resolution | None:
