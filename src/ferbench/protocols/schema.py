@@ -117,10 +117,12 @@ class Dataset:
     """A reader by name and the options that fix which images and labels it gives.
 
     images: how many training images there are, for estimates of what runs cost; 0 = not said.
+    test_images: how many are tested, for what published differences can carry; 0 = not said.
     """
 
     reader: str
     images: int = field(default=0, metadata={"least": 0})
+    test_images: int = field(default=0, metadata={"least": 0})
     options: Mapping[str, Option] = field(default_factory=dict)
 
 

@@ -134,7 +134,7 @@ def _resolution(rows: Sequence[tuple[Cell, str, list[Run]]], metric: str) -> Res
     once: dict[tuple[str, ...], list[str]] = defaultdict(list)
     of_row = {row_key(cell.row.id, variant): runs for cell, variant, runs in rows}
     for row, runs in of_row.items():
-        once[tuple(sorted(run.id for run in runs))].append(row)
+        once[(runs[0].cell.row.rule, *sorted(run.id for run in runs))].append(row)
     found = resolve([row_runs(alike[0], of_row[alike[0]], metric) for alike in once.values()], metric)
     if found is None:
         return None

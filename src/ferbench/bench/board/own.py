@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ferbench.bench.tables.counted import Run
+from ferbench.bench.tables.stored import StoredRun, read_stored
 from ferbench.bench.training import records
 from ferbench.protocols import Cell, Column, Protocol, Row, Table
 
 OWN = "yours"
 METRICS = ("overall", "mean")
-Found = tuple[str, dict[str, Any], dict[str, Any]]  # the folder's name, spec, record
 
 
 def own_runs(results: Path) -> tuple[Protocol | None, dict[str, list[Run]]]:
@@ -25,13 +25,13 @@ def own_runs(results: Path) -> tuple[Protocol | None, dict[str, list[Run]]]:
 
     None where there are no such runs. Runs that cannot be read are left out: the board lists them with the reason.
     """
-    found = sorted(_read(results), key=lambda one: (str(one[2].get("finished_at", "")), one[0]))
+    found = sorted(_read(results), key=lambda one: (one.finished_at, one.name))
     if not found:
         return None, {}
     tables: list[Table] = []
-    runs: dict[str, list[Found]] = {}
+    runs: dict[str, list[StoredRun]] = {}
     by_data = _grouped(found, _data)
-    ids = _named(by_data, lambda found: _data_name(found[0][1]))
+    ids = _named(by_data, lambda found: _data_name(found[0].spec))
     for key, of_data in by_data.items():
         table, cells = _table(ids[key], of_data)
         tables.append(table)
@@ -47,61 +47,56 @@ def own_runs(results: Path) -> tuple[Protocol | None, dict[str, list[Run]]]:
     return protocol, {name: [_run(placed[name], one) for one in group] for name, group in runs.items()}
 
 
-def _read(results: Path) -> Iterable[Found]:
+def _read(results: Path) -> Iterable[StoredRun]:
     for path in sorted(results.glob("runs/*/record.json")):
         try:
-            spec = records.read_json(path.with_name("spec.json"))
-            if spec.get("made_for") or path.parent.name != records.run_id(spec):
-                continue
-            record = records.read_json(path)
-            if record.get("status") == "finished":
-                _run(None, (path.parent.name, spec, record))
-                _row(spec), _column(spec), _data(spec)
-                yield path.parent.name, spec, record
+            stored = read_stored(path.parent)
+            if stored and not stored.spec.get("made_for") and stored.name == records.run_id(stored.spec):
+                yield stored
         except (records.RunError, KeyError, TypeError, AttributeError, ValueError):
             continue
 
 
-def _run(cell: Any, found: Found) -> Run:
-    name, spec, record = found
-    metrics = {part: {key: float(value) for key, value in row.items()} for part, row in record["metrics"].items()}
+def _run(cell: Cell, found: StoredRun) -> Run:
+    setting = str(found.spec["variant"]), str(found.spec["preset"]), int(found.spec["seed"])
     return Run(
-        name, cell, str(spec["variant"]), str(spec["preset"]), int(spec["seed"]), metrics, spec=spec, record=record
-    )
+        found.name, cell, *setting, found.metrics, spec=found.spec, record=found.record, finished_at=found.finished_at,
+        code=found.code,
+    )  # fmt: skip
 
 
-def _table(name: str, found: Sequence[Found]) -> tuple[Table, dict[str, list[Found]]]:
+def _table(name: str, found: Sequence[StoredRun]) -> tuple[Table, dict[str, list[StoredRun]]]:
     """The table of one data set, and its runs by the names of their cells."""
     by_row, by_column = _grouped(found, _row), _grouped(found, _column)
-    rows = _named(by_row, lambda found: str(found[0][1]["method"]))
-    columns = _named(by_column, lambda found: _split_name(found[0][1]["split"]))
-    labels = _row_labels({key: group[0][1] for key, group in by_row.items()})
+    rows = _named(by_row, lambda found: str(found[0].spec["method"]))
+    columns = _named(by_column, lambda found: _split_name(found[0].spec["split"]))
+    labels = _row_labels({key: group[0].spec for key, group in by_row.items()})
     table = Table(
         id=name,
-        caption=f"your runs on {_data_name(found[0][1])}",
+        caption=f"your runs on {_data_name(found[0].spec)}",
         source="",
         metrics=METRICS,
         seeds=(),
-        rows=tuple(Row(rows[key], labels[key], method=str(group[0][1]["method"])) for key, group in by_row.items()),
+        rows=tuple(Row(rows[key], labels[key], method=str(group[0].spec["method"])) for key, group in by_row.items()),
         columns=tuple(
-            Column(columns[key], columns[key].replace("_", " "), dataset=_data_name(group[0][1]))
+            Column(columns[key], columns[key].replace("_", " "), dataset=_data_name(group[0].spec))
             for key, group in by_column.items()
         ),
     )
-    cells: dict[str, dict[int, Found]] = defaultdict(dict)
+    cells: dict[str, dict[int, StoredRun]] = defaultdict(dict)
     for one in found:  # the newest of a seed stands
-        cells[f"{OWN}/{name}/{rows[_row(one[1])]}/{columns[_column(one[1])]}"][int(one[1]["seed"])] = one
+        cells[f"{OWN}/{name}/{rows[_row(one.spec)]}/{columns[_column(one.spec)]}"][int(one.spec["seed"])] = one
     return table, {cell: list(by_seed.values()) for cell, by_seed in cells.items()}
 
 
-def _grouped(found: Iterable[Found], key: Callable[[Mapping[str, Any]], str]) -> dict[str, list[Found]]:
-    groups: dict[str, list[Found]] = defaultdict(list)
+def _grouped(found: Iterable[StoredRun], key: Callable[[Mapping[str, Any]], str]) -> dict[str, list[StoredRun]]:
+    groups: dict[str, list[StoredRun]] = defaultdict(list)
     for one in found:
-        groups[key(one[1])].append(one)
+        groups[key(one.spec)].append(one)
     return groups
 
 
-def _named(groups: Mapping[str, list[Found]], name: Callable[[list[Found]], str]) -> dict[str, str]:
+def _named(groups: Mapping[str, list[StoredRun]], name: Callable[[list[StoredRun]], str]) -> dict[str, str]:
     """A name for each group, with a number where an earlier one has it."""
     names: dict[str, str] = {}
     for key, found in groups.items():

@@ -10,7 +10,7 @@ have the seeds' part alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 
@@ -61,7 +61,7 @@ def row_runs(row: str, runs: Sequence[Run], metric: str, selection: str = "last"
     """Of the runs of one cell under one variant and preset."""
     mine = [run for run in runs if metric in run.metrics.get(selection, {})]
     kept = {run.seed: found for run in mine if (found := evidence_of(run)) is not None}
-    sizes = {run.record.get("split", {}).get("test", 0) for run in mine}
+    sizes = {_tested(run) for run in mine}
     return RowRuns(
         row,
         {run.seed: run.metrics[selection][metric] for run in mine},
@@ -70,12 +70,26 @@ def row_runs(row: str, runs: Sequence[Run], metric: str, selection: str = "last"
     )
 
 
+def _tested(run: Run) -> int:
+    """How many images a run was tested on; 0 where its record does not say."""
+    parts = run.record.get("split")
+    images = parts.get("test") if isinstance(parts, dict) else None
+    return images if isinstance(images, int) else 0
+
+
 def evidence_of(run: Run) -> Evidence | None:
-    """The evidence in a run's record; None where there is none, or none that agrees with itself (`verify` says why)."""
+    """The evidence in a run's record, the rule that its row names first.
+
+    None where there is none, or none that agrees with itself (`verify` says why).
+    """
     try:
-        return evidence.from_record(run.record)
+        found = evidence.from_record(run.record)
     except ValueError:
         return None
+    rule = run.cell.row.rule if run.cell else ""
+    if found is None or not rule:
+        return found
+    return replace(found, rules={rule: found.rules[rule], **found.rules}) if rule in found.rules else None
 
 
 def resolve(rows: Sequence[RowRuns], metric: str) -> Resolution | None:

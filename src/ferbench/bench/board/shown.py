@@ -43,12 +43,13 @@ def render(protocol: Protocol, table: Table, board: Leaderboard, selections: Seq
             grid.add_row(row.label if position == 0 else "", head, *texts, style=style)
         grid.add_section()
     remarks = [table.notes, *_remarks(protocol, table, shown, len(table.columns) - len(columns))]
-    remarks += resolution_lines(protocol, table, columns, board) if "last" in selections else []
+    carried = resolution_lines(protocol, table, columns, board) if "last" in selections else []
+    remarks += [*carried, f"{MARKS['best']} best of its column, {MARKS['tie']} not told from it"] if carried else []
     return Group(grid, *(remark for remark in remarks if remark))
 
 
 def resolution_lines(protocol: Protocol, table: Table, columns: Sequence[Column], board: Leaderboard) -> list[str]:
-    """For each column the smallest difference that its runs tell apart, a line each, and what the marks mean."""
+    """For each column the smallest difference that its runs tell apart, a line each."""
     lines = []
     for column in columns:
         found = {
@@ -59,7 +60,7 @@ def resolution_lines(protocol: Protocol, table: Table, columns: Sequence[Column]
         for preset in dict.fromkeys(preset for preset, _ in found):
             of_preset = {metric: one for (where, metric), one in found.items() if where == preset}
             lines.append(f"{column.label} ({preset}): {resolution_text(of_preset)}")
-    return lines + [f"{MARKS['best']} best of its column, {MARKS['tie']} not told from it" if lines else ""]
+    return lines
 
 
 def resolution_text(found: dict[str, Resolution]) -> str:

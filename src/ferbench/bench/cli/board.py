@@ -140,6 +140,22 @@ def verify_command(
         raise typer.Exit(1)
 
 
+@app.command("report")
+def report_command(
+    out: Annotated[Path | None, typer.Option(help="Default: report.html in the results folder.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Write a page to look at.
+
+    One HTML file that needs no network and no server: the tables with what their differences carry, pictures, a card
+    for each run, and what does not count.
+    """
+    from ferbench.bench.board.report.page import write_report
+
+    path = write_report(results, out)
+    say(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+
+
 def say_ignored(ignored: Iterable[Ignored]) -> None:
     """A line for each run that does not count, with the reason."""
     for run in ignored:

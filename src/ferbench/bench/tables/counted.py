@@ -146,6 +146,8 @@ def _serving(
     """A run for each cell it serves; none for one of no protocol that is asked for."""
     name, spec = stored.name, stored.spec
     try:
+        if name != (named := records.run_id(spec)) and _dated(stored.record):
+            return Ignored(name, f"its settings are those of {named}: the folder was renamed, or copied and changed")
         key = same_run(spec)
         merged = merged_by(spec["preset"], by_settings.get(key, []))
         served = [cell for cell in by_settings.get(key, []) if cell.id not in merged]
@@ -179,6 +181,11 @@ def _serving(
         return Ignored(name, str(error))
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         return Ignored(name, f"spec.json lacks or garbles {reason(error)}")
+
+
+def _dated(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of a form that is held to its folder's name; those without answers are marked anyway."""
+    return "format" in record or "evidence" in record
 
 
 def _by_rule(metrics: Metrics, rule: str) -> Metrics:

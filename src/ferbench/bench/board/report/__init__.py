@@ -1,0 +1,1 @@
+"""`ferbench report`: one static HTML page of a results folder. Start with `page.py`."""
