@@ -41,7 +41,16 @@ def test_hours_of_one_run_by_hand() -> None:
 
 def test_no_step_is_shorter_than_its_launches() -> None:
     recipe = load_protocol("adacm").recipe("resnet18", "cpu")
-    assert gpu_hours(recipe, True) == pytest.approx(recipe.epochs * recipe.steps_per_epoch * 0.010 / 3600)
+    assert gpu_hours(recipe, True) == pytest.approx(recipe.epochs * recipe.steps_per_epoch * 0.0025 / 3600)
+
+
+def test_hours_of_tests_are_those_of_the_epochs_that_are_scored() -> None:
+    """Student and average after each of 20 epochs; after every 104th of 1,000 epochs of 3 steps, and the last."""
+    recipe = replace(load_protocol("adacm").recipe("resnet18", "paper"), ema=0.999)
+    one = forward_flop("resnet18", 224) / 12e12 / 3600
+    assert gpu_hours(recipe, True, 3000) - gpu_hours(recipe, True) == pytest.approx(20 * 2 * 3000 * one)
+    long = replace(recipe, epochs=1000, steps_per_epoch=3, ema=0.0, batch_size=32)
+    assert gpu_hours(long, False, 3000) - gpu_hours(long, False) == pytest.approx(10 * 3000 * one)
 
 
 def test_hours_of_a_table_are_those_of_its_runs() -> None:

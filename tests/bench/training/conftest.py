@@ -38,6 +38,8 @@ def accumulate(sums: dict[str, float], loss: Any, result: StepResult, truth: Any
         terms |= {"unlabelled": torch.tensor(float(len(truth))), "kept": result.pseudo.keep.sum()}
         terms |= {"known": known.sum(), "kept known": kept.sum()}
         terms |= {"correct": (correct & known).sum(), "kept correct": (correct & kept).sum()}
+        if result.pseudo.changed is not None:
+            terms["kept changed"] = (result.pseudo.changed & result.pseudo.keep).sum()
     for name, value in terms.items():
         sums[name] = float(np.float32(sums.get(name, 0.0)) + np.float32(value.detach().item()))
 
@@ -48,6 +50,8 @@ def means(sums: dict[str, float]) -> dict[str, float]:
     if "kept" in sums:
         found["mask rate"] = sums["kept"] / sums["unlabelled"]
         found["pseudo-label accuracy"] = sums["kept correct"] / max(sums["kept known"], 1.0)
+        if "kept changed" in sums:
+            found["labels changed"] = sums["kept changed"] / max(sums["kept"], 1.0)
         found["prediction accuracy"] = sums["correct"] / max(sums["known"], 1.0)
     return found
 

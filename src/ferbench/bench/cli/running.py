@@ -33,6 +33,7 @@ from ferbench.bench.cli.options import (
 from ferbench.bench.terminal import say
 
 if TYPE_CHECKING:
+    from ferbench.bench.tables.measured import Known
     from ferbench.bench.tables.reproduce import Plan
     from ferbench.bench.tables.runs import Workspace
     from ferbench.bench.training.state import Run
@@ -235,10 +236,11 @@ def reproduce(
         return
     _say_left_out(plan)
     if dry_run:
-        _say_plan(plan, place)
+        _say_plan(plan, place, jobs or default_jobs(len(plan.runs)))
         return
     if not plan.runs:
         raise DataError(f"{target}: nothing can be run; the lines above say why")
+<<<<<<< HEAD
     missing = unfinished(plan, place, again)
     steps = {place.folder(run): run.recipe.epochs * run.recipe.steps_per_epoch for run in missing}
     _say_finished(plan, place, again)
@@ -248,6 +250,15 @@ def reproduce(
         with Watch(terminal.console, steps) as watch:
             run_workers(sys.argv[1:], workers, watch.look)
     execute(plan, place, again=again)  # what the workers left: nothing, or runs that another command is at
+=======
+    missing = len({place.folder(run) for _, _, run in plan.runs if not finished(place.folder(run))})
+    workers = jobs or default_jobs(missing)
+    if workers > 1 and missing > 1 and not processes.several():
+        say(f"{missing} runs in {workers} processes; {_how_long(plan, place, workers)}")
+        run_workers(sys.argv[1:], workers)
+    else:
+        execute(plan, place, terminal.console)
+>>>>>>> 0162b91 (Hours of runs from the step times of finished ones on this kind of device, else from a model that says so; test passes counted)
     if processes.rank() == 0:
         _show(target, cells, results)
         _refuse_incomplete(plan, place)
@@ -320,11 +331,42 @@ def _say_left_out(plan: Plan) -> None:
         say(f"warning: {line}")
 
 
+<<<<<<< HEAD
 def _say_plan(plan: Plan, place: Workspace) -> None:
     """A line per run: its state, its steps, its whole name."""
     from ferbench.bench.training.standing import finished
+=======
+def _say_plan(plan: Plan, place: Workspace, jobs: int) -> None:
+    """A line per run: its state, its steps, how long it takes, its whole name; then how long all of them take."""
+    from ferbench.bench.tables.measured import duration
+    from ferbench.bench.tables.reproduce import finished
+>>>>>>> 0162b91 (Hours of runs from the step times of finished ones on this kind of device, else from a model that says so; test passes counted)
 
+    times = _times(place, jobs)
     for _, _, run in plan.runs:
         folder = place.folder(run)
         there = "finished" if finished(folder) else "to continue" if (folder / "checkpoint.pt").exists() else "to run"
-        say(f"{there:<11} {run.recipe.epochs * run.recipe.steps_per_epoch:>7} steps  {folder.name}")
+        found = times.estimate(run.spec, run.recipe, len(run.test))
+        took = duration(found.hours) if found else "?"
+        say(f"{there:<11} {run.recipe.epochs * run.recipe.steps_per_epoch:>7} steps {took:>7}  {folder.name}")
+    say(_how_long(plan, place, jobs))
+
+
+def _times(place: Workspace, jobs: int) -> Known:
+    """What finished runs say of this device; of `jobs` processes each has one CPU thread."""
+    import torch
+
+    from ferbench.bench.tables.measured import known
+    from ferbench.bench.training.environment import device_name
+
+    return known(place.results, device_name(), 1 if jobs > 1 else torch.get_num_threads())
+
+
+def _how_long(plan: Plan, place: Workspace, jobs: int) -> str:
+    """A line on the runs that are not finished."""
+    from ferbench.bench.tables.measured import in_words
+    from ferbench.bench.tables.reproduce import finished
+
+    times, runs = _times(place, jobs), [run for _, _, run in plan.runs if not finished(place.folder(run))]
+    found = [times.estimate(run.spec, run.recipe, len(run.test)) for run in runs]
+    return in_words(found, jobs, times) if runs else "nothing is left to run"
