@@ -94,3 +94,13 @@ def test_list_of_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert lines["demo/1"].endswith("3 rows x 2 columns, 8 runs (4 more not implemented)")
     assert "80 runs (200 more not implemented)" in lines["adacm/2"]  # published-only rows need no run
+
+
+def test_a_card_says_what_each_row_would_cost() -> None:
+    """The rows' hours are the table's; the demo has no paper's recipe."""
+    lines = list(listing.protocols_card("adacm"))
+    costs = lines[lines.index(next(line for line in lines if line.startswith("adacm/1:"))) + 3]
+    by_row = [part.split() for part in costs.partition(": ")[2].split(", ")]
+    assert [row for row, _ in by_row] == [row.id for row in load_protocol("adacm").tables[0].rows]
+    assert sum(float(hours) for _, hours in by_row) == pytest.approx(table_hours(select("adacm/1")), abs=4)
+    assert not any("GPU-hours" in line for line in listing.protocols_card("demo"))
