@@ -240,25 +240,15 @@ def reproduce(
         return
     if not plan.runs:
         raise DataError(f"{target}: nothing can be run; the lines above say why")
-<<<<<<< HEAD
     missing = unfinished(plan, place, again)
     steps = {place.folder(run): run.recipe.epochs * run.recipe.steps_per_epoch for run in missing}
     _say_finished(plan, place, again)
     workers = jobs or default_jobs(len(missing))
     if workers > 1 and len(missing) > 1 and not processes.several():
-        say(f"{len(missing)} runs in {workers} processes")
+        say(f"{len(missing)} runs in {workers} processes; {_how_long(plan, place, workers)}")
         with Watch(terminal.console, steps) as watch:
             run_workers(sys.argv[1:], workers, watch.look)
     execute(plan, place, again=again)  # what the workers left: nothing, or runs that another command is at
-=======
-    missing = len({place.folder(run) for _, _, run in plan.runs if not finished(place.folder(run))})
-    workers = jobs or default_jobs(missing)
-    if workers > 1 and missing > 1 and not processes.several():
-        say(f"{missing} runs in {workers} processes; {_how_long(plan, place, workers)}")
-        run_workers(sys.argv[1:], workers)
-    else:
-        execute(plan, place, terminal.console)
->>>>>>> 0162b91 (Hours of runs from the step times of finished ones on this kind of device, else from a model that says so; test passes counted)
     if processes.rank() == 0:
         _show(target, cells, results)
         _refuse_incomplete(plan, place)
@@ -331,16 +321,10 @@ def _say_left_out(plan: Plan) -> None:
         say(f"warning: {line}")
 
 
-<<<<<<< HEAD
-def _say_plan(plan: Plan, place: Workspace) -> None:
-    """A line per run: its state, its steps, its whole name."""
-    from ferbench.bench.training.standing import finished
-=======
 def _say_plan(plan: Plan, place: Workspace, jobs: int) -> None:
     """A line per run: its state, its steps, how long it takes, its whole name; then how long all of them take."""
     from ferbench.bench.tables.measured import duration
-    from ferbench.bench.tables.reproduce import finished
->>>>>>> 0162b91 (Hours of runs from the step times of finished ones on this kind of device, else from a model that says so; test passes counted)
+    from ferbench.bench.training.standing import finished
 
     times = _times(place, jobs)
     for _, _, run in plan.runs:
@@ -365,7 +349,7 @@ def _times(place: Workspace, jobs: int) -> Known:
 def _how_long(plan: Plan, place: Workspace, jobs: int) -> str:
     """A line on the runs that are not finished."""
     from ferbench.bench.tables.measured import in_words
-    from ferbench.bench.tables.reproduce import finished
+    from ferbench.bench.training.standing import finished
 
     times, runs = _times(place, jobs), [run for _, _, run in plan.runs if not finished(place.folder(run))]
     found = [times.estimate(run.spec, run.recipe, len(run.test)) for run in runs]
