@@ -41,7 +41,16 @@ def test_hours_of_one_run_by_hand() -> None:
 
 def test_no_step_is_shorter_than_its_launches() -> None:
     recipe = load_protocol("adacm").recipe("resnet18", "cpu")
-    assert gpu_hours(recipe, True) == pytest.approx(recipe.epochs * recipe.steps_per_epoch * 0.010 / 3600)
+    assert gpu_hours(recipe, True) == pytest.approx(recipe.epochs * recipe.steps_per_epoch * 0.0025 / 3600)
+
+
+def test_hours_of_tests_are_those_of_the_epochs_that_are_scored() -> None:
+    """Student and average after each of 20 epochs; after every 104th of 1,000 epochs of 3 steps, and the last."""
+    recipe = replace(load_protocol("adacm").recipe("resnet18", "paper"), ema=0.999)
+    one = forward_flop("resnet18", 224) / 12e12 / 3600
+    assert gpu_hours(recipe, True, 3000) - gpu_hours(recipe, True) == pytest.approx(20 * 2 * 3000 * one)
+    long = replace(recipe, epochs=1000, steps_per_epoch=3, ema=0.0, batch_size=32)
+    assert gpu_hours(long, False, 3000) - gpu_hours(long, False) == pytest.approx(10 * 3000 * one)
 
 
 def test_hours_of_a_table_are_those_of_its_runs() -> None:
@@ -85,3 +94,13 @@ def test_list_of_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert lines["demo/1"].endswith("3 rows x 2 columns, 8 runs (4 more not implemented)")
     assert "80 runs (200 more not implemented)" in lines["adacm/2"]  # published-only rows need no run
+
+
+def test_a_card_says_what_each_row_would_cost() -> None:
+    """The rows' hours are the table's; the demo has no paper's recipe."""
+    lines = list(listing.protocols_card("adacm"))
+    costs = lines[lines.index(next(line for line in lines if line.startswith("adacm/1:"))) + 3]
+    by_row = [part.split() for part in costs.partition(": ")[2].split(", ")]
+    assert [row for row, _ in by_row] == [row.id for row in load_protocol("adacm").tables[0].rows]
+    assert sum(float(hours) for _, hours in by_row) == pytest.approx(table_hours(select("adacm/1")), abs=4)
+    assert not any("GPU-hours" in line for line in listing.protocols_card("demo"))

@@ -50,6 +50,8 @@ def means(sums: dict[str, float]) -> dict[str, float]:
     if "kept" in sums:
         found["mask rate"] = sums["kept"] / sums["unlabelled"]
         found["pseudo-label accuracy"] = sums["kept correct"] / max(sums["kept known"], 1.0)
+        if "kept changed" in sums:
+            found["labels changed"] = sums["kept changed"] / max(sums["kept"], 1.0)
         found["prediction accuracy"] = sums["correct"] / max(sums["known"], 1.0)
         if "kept changed" in sums:
             found["labels changed"] = sums["kept changed"] / max(sums["kept"], 1.0)

@@ -33,6 +33,7 @@ from ferbench.bench.cli.options import (
 from ferbench.bench.terminal import say
 
 if TYPE_CHECKING:
+    from ferbench.bench.tables.measured import Known
     from ferbench.bench.tables.reproduce import Plan
     from ferbench.bench.tables.runs import Workspace
     from ferbench.bench.training.state import Run
@@ -235,7 +236,7 @@ def reproduce(
         return
     _say_left_out(plan)
     if dry_run:
-        _say_plan(plan, place)
+        _say_plan(plan, place, jobs or default_jobs(len(plan.runs)))
         return
     if not plan.runs:
         raise DataError(f"{target}: nothing can be run; the lines above say why")
@@ -244,7 +245,7 @@ def reproduce(
     _say_finished(plan, place, again)
     workers = jobs or default_jobs(len(missing))
     if workers > 1 and len(missing) > 1 and not processes.several():
-        say(f"{len(missing)} runs in {workers} processes")
+        say(f"{len(missing)} runs in {workers} processes; {_how_long(plan, place, workers)}")
         with Watch(terminal.console, steps) as watch:
             run_workers(sys.argv[1:], workers, watch.look)
     execute(plan, place, again=again)  # what the workers left: nothing, or runs that another command is at
@@ -320,11 +321,36 @@ def _say_left_out(plan: Plan) -> None:
         say(f"warning: {line}")
 
 
-def _say_plan(plan: Plan, place: Workspace) -> None:
-    """A line per run: its state, its steps, its whole name."""
+def _say_plan(plan: Plan, place: Workspace, jobs: int) -> None:
+    """A line per run: its state, its steps, how long it takes, its whole name; then how long all of them take."""
+    from ferbench.bench.tables.measured import duration
     from ferbench.bench.training.standing import finished
 
+    times = _times(place, jobs)
     for _, _, run in plan.runs:
         folder = place.folder(run)
         there = "finished" if finished(folder) else "to continue" if (folder / "checkpoint.pt").exists() else "to run"
-        say(f"{there:<11} {run.recipe.epochs * run.recipe.steps_per_epoch:>7} steps  {folder.name}")
+        found = times.estimate(run.spec, run.recipe, len(run.test))
+        took = duration(found.hours) if found else "?"
+        say(f"{there:<11} {run.recipe.epochs * run.recipe.steps_per_epoch:>7} steps {took:>7}  {folder.name}")
+    say(_how_long(plan, place, jobs))
+
+
+def _times(place: Workspace, jobs: int) -> Known:
+    """What finished runs say of this device; of `jobs` processes each has one CPU thread."""
+    import torch
+
+    from ferbench.bench.tables.measured import known
+    from ferbench.bench.training.environment import device_name
+
+    return known(place.results, device_name(), 1 if jobs > 1 else torch.get_num_threads())
+
+
+def _how_long(plan: Plan, place: Workspace, jobs: int) -> str:
+    """A line on the runs that are not finished."""
+    from ferbench.bench.tables.measured import in_words
+    from ferbench.bench.training.standing import finished
+
+    times, runs = _times(place, jobs), [run for _, _, run in plan.runs if not finished(place.folder(run))]
+    found = [times.estimate(run.spec, run.recipe, len(run.test)) for run in runs]
+    return in_words(found, jobs, times) if runs else "nothing is left to run"

@@ -62,7 +62,7 @@ def protocols(width: int | None) -> Iterable[str]:
 
 
 def protocols_card(name: str) -> Iterable[str]:
-    """The rows and columns of one paper's tables, as `reproduce` takes them."""
+    """The rows and columns of one paper's tables, as `reproduce` takes them, and what each row would cost."""
     protocol = load_protocol(name)
     yield f"{protocol.paper}"
     yield f"presets: {', '.join(protocol.presets)}"
@@ -70,6 +70,12 @@ def protocols_card(name: str) -> Iterable[str]:
         yield f"{protocol.name}/{table.id}: {table.caption}"
         yield f"{INDENT}rows: {', '.join(row.id for row in table.rows)}"
         yield f"{INDENT}columns: {', '.join(column.id for column in table.columns)}"
+        rows: dict[str, list[Cell]] = {}
+        for cell in cells(protocol, table.id):
+            if not cell.published_only:
+                rows.setdefault(cell.row.id, []).append(cell)
+        if costs := [f"{row} {hours}" for row, chosen in rows.items() if (hours := _hours(chosen))]:
+            yield f"{INDENT}GPU-hours by row (estimate): {', '.join(costs)}"
 
 
 def datasets(width: int | None) -> Iterable[str]:
@@ -141,7 +147,8 @@ def _hours(chosen: Sequence[Cell]) -> str:
     if not chosen or COMPARABLE not in chosen[0].protocol.presets:
         return ""
     try:
-        return f"{table_hours(chosen):,.0f}"
+        hours = table_hours(chosen)
+        return f"{hours:,.0f}" if hours >= 1 else f"{hours:.1g}"
     except UserError:
         return ""
 

@@ -10,7 +10,7 @@ from ferbench.errors import DataError
 from ferbench.protocols import Recipe, Split
 
 if TYPE_CHECKING:
-    from ferbench.methods import Views
+    pass
 
 FEW_EPOCHS = 25  # a run of at most so many is scored after each
 SCORING_SHARE = 0.1  # test passes take at most this share of the training's time in longer ones
@@ -48,14 +48,14 @@ def planned(recipe: Recipe, split: Split, images: int) -> Recipe:
     return fitted(recipe, labelled, max(1, kept - labelled))
 
 
-def evaluation_interval(recipe: Recipe, views: Views, test_images: int, models: int) -> int:
+def evaluation_interval(recipe: Recipe, images: int, test_images: int, models: int) -> int:
     """After every how many epochs `models` models are scored on the test images (the last epoch is scored as well).
 
+    images: that a step trains on, one that is seen in two views twice.
     After each in runs of few epochs; else as rarely as keeps the test passes a tenth of the training's. SSFER's runs on
     less than 500 labels are 1,000 epochs of 2 to 15 steps, whose test passes would take nine tenths of the time.
     """
     if recipe.epochs <= FEW_EPOCHS:
         return 1
-    images = recipe.batch_size * (len(views.labelled) + recipe.mu * len(views.unlabelled))
     training = BACKWARD * images * recipe.steps_per_epoch
     return min(recipe.epochs, max(1, ceil(models * test_images / (SCORING_SHARE * training))))

@@ -84,7 +84,9 @@ def train(
     test_store = batches.store if run.test_faces is run.faces else ImageStore(run.test_faces, device)
     steps = make_steps(run, state, stepper, batches, mode)
     models = [state.method, *([state.average.method] if state.average else [])]
-    scored_every = evaluation_interval(recipe, state.method.views, len(run.test), len(models))
+    views = state.method.views
+    images = recipe.batch_size * (len(views.labelled) + recipe.mu * len(views.unlabelled))
+    scored_every = evaluation_interval(recipe, images, len(run.test), len(models))
     total, last = steps.feed.total, LastSaved()
 
     def checkpoint_now() -> None:
