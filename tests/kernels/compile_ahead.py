@@ -45,8 +45,8 @@ TARGETS = {
 }
 TIGHT = ("sm86", "sm89", "sm120")
 """Targets with 99 KiB of shared memory a block, compiled for only where that may be too little."""
-SHARED_BY = ("contrast", "center_etf")
-"""Ops that hold tiles in shared memory."""
+SHARED_BY = ("contrast/", "center_etf/pairs", "center_etf/gram")
+"""How the names of cases begin that hold tiles in shared memory."""
 BUDGET = Path(__file__).with_name("budget.csv")
 POINTERS = {torch.int64: "i64", torch.int32: "i32", torch.uint8: "u8", torch.bool: "i1"}
 MATRIX_UNIT = re.compile(r"mma\.sync|wgmma|tcgen05|v_mfma")
@@ -65,7 +65,7 @@ def all_cases() -> dict[str, Any]:
 
 def targets_of(case: str) -> list[str]:
     """The targets that `op/case` is compiled for."""
-    return [target for target in TARGETS if target not in TIGHT or case.split("/")[0] in SHARED_BY]
+    return [target for target in TARGETS if target not in TIGHT or case.startswith(SHARED_BY)]
 
 
 def source(launch: Launch) -> ASTSource:

@@ -11,15 +11,18 @@ from ferbench.kernels.contrast.op import info_nce
 from ferbench.kernels.dispatch import Impl
 from ferbench.kernels.ema.op import MovingAverage, ema_update
 from ferbench.kernels.gate.op import mix_experts, topk_gate
+from ferbench.kernels.head.op import Head, consistency_head
 from ferbench.kernels.pseudo.op import pseudo_label
 
 __all__ = [
+    "Head",
     "Impl",
     "MovingAverage",
     "Rows",
     "ambiguous_loss",
     "augment",
     "center_etf_loss",
+    "consistency_head",
     "ema_update",
     "info_nce",
     "mix_experts",

@@ -6,12 +6,14 @@ from ferbench.kernels.center_etf.reference import center_etf_loss
 from ferbench.kernels.contrast.reference import info_nce
 from ferbench.kernels.ema.reference import ema_update
 from ferbench.kernels.gate.reference import mix_experts, topk_gate
+from ferbench.kernels.head.reference import consistency_head
 from ferbench.kernels.pseudo.reference import pseudo_label
 
 __all__ = [
     "ambiguous_loss",
     "augment",
     "center_etf_loss",
+    "consistency_head",
     "ema_update",
     "info_nce",
     "mix_experts",

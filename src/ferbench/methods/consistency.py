@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ferbench.kernels import pseudo_label
+from ferbench.kernels import consistency_head, pseudo_label
 from ferbench.methods.base import (
     Labelled,
     Learner,
@@ -27,7 +27,7 @@ from ferbench.methods.base import (
     Unlabelled,
     Views,
 )
-from ferbench.methods.blocks.reduce import Reduction, reduce
+from ferbench.methods.blocks.reduce import Reduction, processes, reduce
 from ferbench.methods.single import untrained
 
 Joint = bool | Literal["all"]
@@ -68,7 +68,31 @@ class Consistency(Learner):
 
     def step(self, labelled: Labelled, unlabelled: Unlabelled | None, progress: Progress) -> StepResult:
         self.progress = progress
-        return super().step(labelled, unlabelled, progress)
+        if not self.in_one_launch():
+            return super().step(labelled, unlabelled, progress)
+        passes, options = self.passes(labelled, unlabelled), self.options
+        head = consistency_head(
+            passes.labelled.logits,
+            labelled.labels,
+            passes.weak[0].logits,
+            passes.strong[0].logits,
+            thresholds=self.thresholds(),
+            reduction=options.reduction,
+        )
+        pseudo = PseudoLabels(head.label, head.keep, head.confidence)
+        share = processes() if options.reduction == "sum" else 1
+        losses = {
+            "supervised": head.supervised * share,
+            "unsupervised": float(options.unlabelled_weight) * (head.unsupervised * share),
+        }
+        return StepResult({**losses, **self.further_losses(passes, pseudo)}, pseudo)
+
+    def in_one_launch(self) -> bool:
+        """Whether both losses and the labels are those of `consistency_head`: a relative may make its own."""
+        kind = type(self)
+        own = (kind.pseudo_labels, kind.losses, kind.unsupervised)
+        shared = own == (Consistency.pseudo_labels, Consistency.losses, Consistency.unsupervised)
+        return shared and self.views == Consistency.views
 
     def observe(self, passes: Passes) -> None:
         """Update what thresholds and targets are made of; without gradient."""
@@ -81,7 +105,12 @@ class Consistency(Learner):
         return {
             "supervised": reduce(cross_entropy(passes.labelled.logits, labels), self.options.reduction),
             "unsupervised": self.unsupervised(passes, pseudo.label, pseudo.keep),
+            **self.further_losses(passes, pseudo),
         }
+
+    def further_losses(self, passes: Passes, pseudo: PseudoLabels) -> dict[str, Tensor]:
+        """What a relative adds to the two cross-entropies."""
+        return {}
 
     def unsupervised(self, passes: Passes, target: Tensor, weight: Tensor) -> Tensor:
         """Weighted cross-entropy of the strong view (their mean if several): target [U] or [U, K], weight [U]."""

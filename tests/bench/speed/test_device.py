@@ -10,11 +10,14 @@ import torch
 
 from ferbench import kernels
 from ferbench.bench.speed import device
+from ferbench.bench.speed.machine import Machine
 from ferbench.bench.speed.ops import ambiguous, info_nce
-from ferbench.bench.speed.ops.case import Case, copied
+from ferbench.bench.speed.ops.case import Case, Work, copied
 from ferbench.bench.speed.ops.ema import Ema
 from ferbench.bench.speed.ops.gate import Gate
 from ferbench.bench.speed.ops.pseudo_label import PseudoLabel
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -30,15 +33,20 @@ def test_rows_of_a_cpu_run(tmp_path: Path, no_compiler: None, capsys: pytest.Cap
     assert run(tmp_path / "speed.csv", "--op", "pseudo_label") == 0
     with (tmp_path / "speed.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    forms = ("eager", "compiled", "released")
     assert [(row["variant"], row["case"], row["unit"]) for row in rows] == [
-        ("eager", "B64-K7", "ms"), ("compiled", "B64-K7", "ms"), ("released", "B64-K7", "ms"),
+        ("copy", "read and written", "GB/s"), ("matrix", "product", "TFLOP/s"), ("launch", "in a graph", "us"),
+        ("launch", "of the host", "us"), ("floor", "B64-K7", "ms"), *((form, "B64-K7", "ms") for form in forms),
+        *((form, "B64-K7 host", "us") for form in forms),
     ]  # fmt: skip
     assert all(float(row["median"]) > 0 and "--device cpu" in row["command"] for row in rows)
     assert "no GPU number exists" in capsys.readouterr().out
 
 
 def test_every_op_has_a_case() -> None:
-    assert sorted(kind.op for kind in device.CASES) == sorted(set(kernels.__all__) - {"Impl"})
+    assert sorted(kind.op for kind in device.CASES) == sorted(
+        set(kernels.__all__) - {"Head", "Impl", "MovingAverage", "Rows"}
+    )
 
 
 def test_each_op_is_timed_before_any_op_is_timed_at_a_second_size() -> None:
@@ -47,6 +55,44 @@ def test_each_op_is_timed_before_any_op_is_timed_at_a_second_size() -> None:
     assert sorted((case.op, name) for case, name in order) == sorted(
         (kind.op, name) for kind in device.CASES for name in kind.sizes if name != "quick"
     )
+
+
+def test_what_has_no_row_of_this_device_is_timed_first(tmp_path: Path, no_compiler: None) -> None:
+    assert run(tmp_path / "speed.csv", "--op", "pseudo_label") == 0
+    timed = device.already_timed(tmp_path / "speed.csv")
+    assert ("pseudo_label", "B64-K7") in timed
+    order = device.in_rounds([PseudoLabel(), Gate()], quick=False, timed=timed)
+    assert [(case.op, name) for case, name in order][-1] == ("pseudo_label", "paper")
+    assert len(order) == len(device.in_rounds([PseudoLabel(), Gate()], quick=False))
+
+
+def test_the_floor_is_the_slowest_of_bytes_products_and_launches() -> None:
+    machine = Machine(copy=1e12, matrix=1e15, node=2e-6, launch=3e-6)
+    assert machine.floor(Work(4e9)) == pytest.approx(4.0)
+    assert machine.floor(Work(0, flop=3e12)) == pytest.approx(3.0)
+    assert machine.floor(Work(0, launches=2)) == pytest.approx(4e-3)
+    for kind in device.CASES:
+        assert all(machine.floor(kind().floor(size)) > 0 for size in kind.sizes.values())
+
+
+def test_incoming_gradients_are_made_once() -> None:
+    case = ambiguous.Ambiguous()
+    made = []
+    incoming = case.incoming
+    case.incoming = lambda outputs: made.append(1) or incoming(outputs)  # type: ignore[method-assign, func-returns-value]
+    step = case.bound(case.eager, case.inputs({"B": 3, "K": 4}, torch.device("cpu")))
+    assert all(torch.equal(a, b) for a, b in zip(step(), step(), strict=True)) and made == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_sampled_gradients_of_the_contrast_are_the_whole_ones(dtype: torch.dtype) -> None:
+    a, b = (x.detach().to(dtype).requires_grad_() for x in info_nce.InfoNce().inputs({"N": 40, "D": 8}, CPU))
+    loss = kernels.info_nce(a, b, temperature=info_nce.TEMPERATURE)
+    gradients = torch.autograd.grad(0.5 * loss, (a, b))
+    some = torch.tensor([0, 7, 39])
+    ours = info_nce.sampled(a.detach(), b.detach(), some, torch.tensor(0.5))
+    for x, y in zip(ours, (loss.detach(), *(g[some] for g in gradients)), strict=True):
+        torch.testing.assert_close(x, y.double(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", device.CASES, ids=lambda kind: kind.op)
@@ -97,7 +143,8 @@ def test_an_op_that_misses_its_reference_is_not_timed(
 
     monkeypatch.setattr(PseudoLabel, "ours", off)
     assert run(tmp_path / "speed.csv", "--op", "pseudo_label") == 1
-    assert not (tmp_path / "speed.csv").exists()
+    with (tmp_path / "speed.csv").open(newline="") as file:
+        assert {row["name"] for row in csv.DictReader(file)} == {"machine"}
     assert "misses its reference" in capsys.readouterr().out
 
 

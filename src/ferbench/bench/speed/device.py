@@ -4,15 +4,20 @@
     python -m ferbench.bench.speed.device --op ema_update        one op
     python -m ferbench.bench.speed.device --device cpu --quick   the same code on a CPU: references only, seconds
 
+The machine comes first: the rate of a copy and of a matrix product, an empty launch. They give each size its floor, and
+ours the share of it that is reached. What has no row of this device yet is timed first.
+
 No speed without a green check: an op that misses its reference is reported and not timed. Variants run interleaved, a
-replay of a CUDA graph each, over copies of the inputs that together exceed the cache. "eager" is the best plain-torch
-form with our algebra, "compiled" is torch.compile of it. Memory is the peak of one step over its inputs. What does not
-fit in memory is kept as a row that says so.
+replay of a CUDA graph each, over copies of the inputs that together exceed the cache; beside them stand the time of a
+call until the device is done, and the host's alone, of calls that nobody waits for. Incoming gradients are there before.
+"eager" is the best plain-torch form with our algebra, "compiled" is torch.compile of it. Memory is the peak of one step
+over its inputs. What does not fit in memory is kept as a row that says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import gc
 import sys
 import time
@@ -24,17 +29,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ferbench.bench.speed.machine import Machine, measure
 from ferbench.bench.speed.ops.ambiguous import Ambiguous
 from ferbench.bench.speed.ops.augmentation import Augmentation
 from ferbench.bench.speed.ops.case import Case, Forward, Inputs, copied
 from ferbench.bench.speed.ops.center_etf import CenterEtf
 from ferbench.bench.speed.ops.ema import Ema
 from ferbench.bench.speed.ops.gate import Gate, Mixture
+from ferbench.bench.speed.ops.head import ConsistencyHead
 from ferbench.bench.speed.ops.info_nce import InfoNce
 from ferbench.bench.speed.ops.pseudo_label import PseudoLabel
 from ferbench.bench.speed.record import SpeedRow, append, measured
+from ferbench.bench.training.environment import device_name
 
-CASES: list[type[Case]] = [CenterEtf, PseudoLabel, Ema, Gate, Mixture, Ambiguous, InfoNce, Augmentation]
+CASES: list[type[Case]] = [
+    CenterEtf,
+    PseudoLabel,
+    ConsistencyHead,
+    Ema,
+    Gate,
+    Mixture,
+    Ambiguous,
+    InfoNce,
+    Augmentation,
+]
 
 CACHE_BYTES = 128 << 20
 """Inputs are rotated through at least this much memory: twice the L2 cache of an H200."""
@@ -44,18 +62,17 @@ MOST_GRAPH_MIB = 16 << 10
 LABELS_APART = 1e-4
 """Share of integer and boolean outputs that rounding may turn over."""
 
-HEAVY = ("squared", "large")
-"""Sizes too large to be checked in float64 beside their timing."""
+COMPILED_SIZES = 2
+"""Sizes of each op, the first ones, at which torch.compile is timed: a compilation takes as long as many timings."""
+QUEUED = 50
+"""Calls that the host's time is the mean of: fewer than fill a stream's queue."""
 
 Step = Callable[[], object]
 
 
 def error_over_torch(case: Case, inputs: Inputs) -> float:
     """How far ours is from float64, beyond what plain torch is, relative to the truth; labels and gates must agree."""
-    ours, plain, truth = (
-        case.step(forward, copied(inputs, dtype))
-        for forward, dtype in ((case.ours, None), (case.eager, None), (case.eager, torch.float64))
-    )
+    ours, plain, truth = case.check(inputs)
     worst = 0.0
     for a, b, c in zip(ours, plain, truth, strict=True):
         if not a.is_floating_point():
@@ -69,27 +86,29 @@ def error_over_torch(case: Case, inputs: Inputs) -> float:
     return worst
 
 
-def variants(case: Case, on_gpu: bool) -> dict[str, Forward]:
+def variants(case: Case, on_gpu: bool, compiled: bool = True) -> dict[str, Forward]:
     """The forms to time; on a CPU the op is its reference, so that there is no kernel to time."""
     torch.compiler.reset()  # sizes before this one must not count as recompilations
     forms: dict[str, Forward] = {"triton": case.ours} if on_gpu else {}
-    return forms | {"eager": case.eager, "compiled": torch.compile(case.eager, dynamic=False)} | case.others()
+    forms["eager"] = case.eager
+    if compiled and case.compiles:
+        forms["compiled"] = torch.compile(case.eager, dynamic=False)
+    return forms | case.others()
 
 
-def rotating(case: Case, forward: Forward, copies: list[Inputs]) -> Step:
+def rotating(case: Case, forward: Forward, copies: list[Inputs], backward: bool = True) -> Step:
     """One step on each copy of the inputs, as a replay of one CUDA graph."""
+    steps = [case.bound(forward, inputs, backward) for inputs in copies]
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for inputs in copies:  # every copy: tables of addresses are built on the first call
-            case.step(forward, inputs)
-        for _ in range(2):
-            case.step(forward, copies[0])
+        for step in (*steps, *steps[:1] * 2):  # every copy: incoming gradients and tables are made at the first call
+            step()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        for inputs in copies:
-            case.step(forward, inputs)
+        for step in steps:
+            step()
     return graph.replay
 
 
@@ -110,6 +129,17 @@ def wall_time(step: Step) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return 1e3 * (time.perf_counter() - begin)
+
+
+def host_time(step: Step) -> float:
+    """Microseconds that the host takes for one call, of many that it does not wait for."""
+    begin = time.perf_counter()
+    for _ in range(QUEUED):
+        step()
+    taken = 1e6 * (time.perf_counter() - begin) / QUEUED
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return taken
 
 
 def peak_memory(step: Step) -> float:
@@ -157,56 +187,97 @@ def bytes_of(value: Any) -> int:
     return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
-def run_size(case: Case, size: dict[str, int], device: torch.device, seconds: float, command: str) -> list[SpeedRow]:
-    """Time every variant of one op at one size: per step in a graph, per step with its launches, and peak memory."""
-    on_gpu = device.type == "cuda"
+def run_size(
+    case: Case, name: str, device: torch.device, machine: Machine, seconds: float, command: str
+) -> list[SpeedRow]:
+    """Every variant of one op at one size: a step in a graph and with its launches, host time, memory; and the floor."""
+    on_gpu, size = device.type == "cuda", case.sizes[name]
+    label = case.label(size)
     row = partial(measured, case.op, benchmark=type(case), command=command)
+    copies = inputs_to_rotate(case, size, device)
     rows: list[SpeedRow] = []
-    inputs = case.inputs(size, device)
-    copies = [inputs]
-    if on_gpu:
-        count = min(MOST_COPIES, max(1, CACHE_BYTES // max(1, bytes_of(inputs))))
-        copies += [copied(inputs) for _ in range(count - 1)]
     direct: dict[str, Step] = {}
     graphs: dict[str, Step] = {}
-    for name, forward in variants(case, on_gpu).items():
-        step = partial(case.step, forward, inputs)
-        ready = unless_out_of_memory(lambda step=step: (step(), peak_memory(step) if on_gpu else 0.0))  # type: ignore[misc]
-        if ready is None:
-            rows.append(row(name, case.label(size), "ms", []))
+    for variant, forward in variants(case, on_gpu, name in list(case.sizes)[: 1 + COMPILED_SIZES]).items():
+        backward = variant not in case.forward_only
+        step = case.bound(forward, copies[0], backward)
+        peak = unless_out_of_memory(lambda step=step: (step(), peak_memory(step) if on_gpu else 0.0)[1])  # type: ignore[misc]
+        if peak is None:
+            rows.append(row(variant, label, "ms", []))
             continue
-        direct[name] = step
+        direct[variant] = step
         if on_gpu:
-            rows.append(row(name, case.label(size), "MiB", [ready[1]]))
-            if name in case.waits or ready[1] > MOST_GRAPH_MIB:
+            rows.append(row(variant, label, "MiB", [peak]))
+            if variant in case.waits or peak > MOST_GRAPH_MIB:
                 continue
-            graph = unless_out_of_memory(lambda forward=forward: rotating(case, forward, copies))  # type: ignore[misc]
+            graph = unless_out_of_memory(partial(rotating, case, forward, copies, backward))
             if graph is None:
-                rows.append(row(name, f"{case.label(size)} graph", "ms", []))
+                rows.append(row(variant, f"{label} graph", "ms", []))
             else:
-                graphs[name] = graph
-    for name, times in interleaved(graphs, gpu_time, seconds / 2, 200).items():
-        rows.append(row(name, f"{case.label(size)} graph", "ms", [t / len(copies) for t in times]))
-    for name, times in interleaved(direct, wall_time, seconds / 2, 200).items():
-        rows.append(row(name, case.label(size), "ms", times))
+                graphs[variant] = graph
+    floor = machine.floor(case.floor(size))
+    rows.append(row("floor", label, "ms", [floor]))
+    for variant, times in interleaved(graphs, gpu_time, seconds / 2, 200).items():
+        each = [t / len(copies) for t in times]
+        rows.append(row(variant, f"{label} graph", "ms", each))
+        if variant == "triton":
+            rows.append(row(variant, f"{label} of floor", "%", [100 * floor / t for t in each]))
+    for variant, times in interleaved(direct, wall_time, seconds / 4, 200).items():
+        rows.append(row(variant, label, "ms", times))
+    quick = {variant: step for variant, step in direct.items() if variant not in case.waits}
+    if all(wall_time(step) < 20 for step in quick.values()):
+        for variant, times in interleaved(quick, host_time, seconds / 4, 20).items():
+            rows.append(row(variant, f"{label} host", "us", times))
     return rows
 
 
+def inputs_to_rotate(case: Case, size: dict[str, int], device: torch.device) -> list[Inputs]:
+    """Copies of the inputs, on a GPU as many as exceed its cache."""
+    inputs = case.inputs(size, device)
+    count = min(MOST_COPIES, max(1, CACHE_BYTES // max(1, bytes_of(inputs)))) if device.type == "cuda" else 1
+    return [inputs, *(copied(inputs) for _ in range(count - 1))]
+
+
 def passes(case: Case, names: list[str], device: torch.device) -> bool:
-    """Whether one op agrees with its reference at the named sizes, those too large for float64 left out."""
-    checked = [case.sizes[name] for name in names if name not in HEAVY] or [case.sizes["quick"]]
-    worst = max(error_over_torch(case, case.inputs(size, device)) for size in checked)
+    """Whether one op agrees with its reference at the named sizes."""
+    worst = max(error_over_torch(case, case.inputs(case.sizes[name], device)) for name in names)
     print(f"{case.op}: error beyond plain torch {max(worst, 0.0):.2g}, allowed {case.inexact:.2g}")
     if worst > case.inexact:
         print(f"{case.op}: not timed, as it misses its reference")
     return worst <= case.inexact
 
 
-def in_rounds(cases: list[Case], quick: bool) -> list[tuple[Case, str]]:
-    """Every op's first size, then every op's second, and so on: where the time ends, each op has been timed."""
+def in_rounds(
+    cases: list[Case], quick: bool, timed: frozenset[tuple[str, str]] = frozenset()
+) -> list[tuple[Case, str]]:
+    """Every op's first size, then every op's second, and so on: where the time ends, each op has been timed.
+
+    Sizes in `timed`, (op, label), have rows already and come last.
+    """
     names = {case.op: ["quick"] if quick else [name for name in case.sizes if name != "quick"] for case in cases}
     longest = max(map(len, names.values()), default=0)
-    return [(case, names[case.op][i]) for i in range(longest) for case in cases if i < len(names[case.op])]
+    rounds = [(case, names[case.op][i]) for i in range(longest) for case in cases if i < len(names[case.op])]
+    return sorted(rounds, key=lambda pair: (pair[0].op, pair[0].label(pair[0].sizes[pair[1]])) in timed)
+
+
+def already_timed(path: Path) -> frozenset[tuple[str, str]]:
+    """(op, label) of what has a time of ours on this device among the rows at `path`."""
+    if not path.exists():
+        return frozenset()
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["device"] == device_name() and row["unit"] == "ms"]
+    return frozenset((row["name"], row["case"]) for row in rows if row["variant"] in ("triton", "eager"))
+
+
+def machine_rows(machine: Machine, command: str) -> list[SpeedRow]:
+    """What was measured of the machine itself."""
+    row = partial(measured, "machine", benchmark=measure, command=command)
+    return [
+        row("copy", "read and written", "GB/s", [machine.copy / 1e9]),
+        row("matrix", "product", "TFLOP/s", [machine.matrix / 1e12]),
+        row("launch", "in a graph", "us", [1e6 * machine.node]),
+        row("launch", "of the host", "us", [1e6 * machine.launch]),
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -228,17 +299,21 @@ def main(arguments: list[str] | None = None) -> int:
         print("On a CPU the references run: these are CPU times, and no GPU number exists.")
     command = " ".join([parser.prog, *(sys.argv[1:] if arguments is None else arguments)])
     device = torch.device(options.device)
+    machine = measure(device)
+    append(machine_rows(machine, command), options.csv)
+    for row in machine_rows(machine, command):
+        print(f"  {row.name:15} {row.variant:10} {row.case:18} {row.median} {row.unit}")
     asked: list[Case] = [kind() for kind in CASES if options.op in (None, kind.op)]
     green: list[Case] = []
     for case in asked:
         torch.manual_seed(0)
         if passes(case, [name for _, name in in_rounds([case], options.quick)], device):
             green.append(case)
-    for case, name in in_rounds(green, options.quick):
+    for case, name in in_rounds(green, options.quick, already_timed(options.csv)):
         if time.perf_counter() > options.deadline:
             print(f"{case.op} {name}: not run, {options.limit:.0f} s are over")
             continue
-        rows = run_size(case, case.sizes[name], device, options.seconds, command)
+        rows = run_size(case, name, device, machine, options.seconds, command)
         append(rows, options.csv)
         for row in rows:
             print(f"  {row.name:15} {row.case:28} {row.variant:12} {row.median} {row.unit}")

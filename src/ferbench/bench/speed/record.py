@@ -18,10 +18,12 @@ import torch
 from ferbench.bench.files import write
 from ferbench.bench.training.environment import commit, device_name, installed
 
+METRICS = {"ms": "time", "us": "time", "MiB": "size", "%": "share"}
+
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """A timing (ms), a rate (images/s) or a size (MiB): median with 20th and 80th percentile over `samples` repeats.
+    """A timing (ms, us), a rate (images/s), a share (%) or a size (MiB): median with 20th and 80th percentile over `samples` repeats.
 
     `benchmark` is a hash of the benchmark's own source: rows with different hashes are not comparable.
     """
@@ -64,7 +66,7 @@ def measured(
         low, middle, high = (float(f"{value:.5g}") for value in (deciles[1], statistics.median(ordered), deciles[7]))
         summary = (middle, low, high)
     return SpeedRow(
-        name, variant, case, "time" if unit == "ms" else "size" if unit == "MiB" else "rate", unit, *summary,
+        name, variant, case, METRICS.get(unit, "rate"), unit, *summary,
         samples=len(ordered), device=device_name(), threads=torch.get_num_threads(), torch=torch.__version__,
         triton=installed("triton"), python=platform.python_version(), commit=commit(), benchmark=source_hash(benchmark),
         command=command, date=datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -25,7 +25,6 @@ CASES = {
     "released": lambda: step(64, 8, inclusive=False, concave=True),
     "bf16": lambda: step(64, 8, torch.bfloat16),
     "no-grad": lambda: step(64, 7, with_grad=False),
-    "rows": lambda: step(1_000_000, 7),
     "narrow-widest": lambda: step(64, 16),
     "bisection": lambda: step(4096, 64),
     "wide": lambda: step(4096, 1000),

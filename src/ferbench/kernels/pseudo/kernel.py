@@ -26,7 +26,7 @@ def _mixed(b_logit, b_feature, beta, ACC: tl.constexpr):
 
 
 @triton.jit
-def _label_of_row(
+def label_of_row(
     p_logits, p_features, m_row, beta,
     K: tl.constexpr, LOGITS_STEP: tl.constexpr, FEATURES_STEP: tl.constexpr, MIXED: tl.constexpr,
     RELEASED: tl.constexpr, ACC: tl.constexpr,
@@ -110,7 +110,7 @@ def _pseudo_label_kernel(
     p_logits += o_row * LOGITS_ROW
     p_features += o_row * FEATURES_ROW
     if COLUMNS == 0:
-        b_label, b_confidence = _label_of_row(
+        b_label, b_confidence = label_of_row(
             p_logits, p_features, m_row, beta, K, LOGITS_STEP, FEATURES_STEP, MIXED, RELEASED, ACC
         )
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from itertools import compress
+from itertools import chain, compress
 from typing import Literal
 
 import torch
@@ -100,7 +100,8 @@ class Following:
     @torch.no_grad()
     def step(self, model: nn.Module, student: nn.Module, decay: float | Tensor) -> None:
         """One step of `model` towards `student`."""
-        first = tuple(next(module.parameters()).data_ptr() for module in (model, student))
+        tensors = (next(chain(module.parameters(), module.buffers()), None) for module in (model, student))
+        first = tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
         if first != self._first:
             self._first = first
             self._list(model, student)

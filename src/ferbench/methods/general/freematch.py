@@ -70,10 +70,9 @@ class FreeMatch(Consistency):
     def thresholds(self) -> Tensor:
         return self.confidence.value * self.probability.value / self.probability.value.amax()
 
-    def losses(self, passes: Passes, labels: Tensor, pseudo: PseudoLabels | None) -> dict[str, Tensor]:
-        assert pseudo is not None
+    def further_losses(self, passes: Passes, pseudo: PseudoLabels) -> dict[str, Tensor]:
         term = fairness(passes.strong[0].logits, pseudo.keep, self.probability.value, self.histogram.value)
-        return {**super().losses(passes, labels, pseudo), "fairness": self.options.fairness_weight * term}
+        return {"fairness": self.options.fairness_weight * term}
 
 
 def fairness(logits: Tensor, keep: Tensor, probability: Tensor, histogram: Tensor) -> Tensor:

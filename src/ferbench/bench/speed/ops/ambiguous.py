@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ferbench.bench.speed.ops.case import Case, Forward, Inputs
+from ferbench.bench.speed.ops.case import Case, Forward, Inputs, Work
 from ferbench.kernels import ambiguous_loss, reference
 
 THRESHOLD = 0.9
@@ -25,6 +25,10 @@ class Ambiguous(Case):
         "rows": {"B": 1_000_000, "K": 7},
         "wide": {"B": 65_536, "K": 1000},
     }
+
+    def floor(self, size: dict[str, int]) -> Work:
+        """Both inputs read, the gradient written, then read and written by its scaling."""
+        return Work(20 * size["B"] * size["K"], launches=2)
 
     def inputs(self, size: dict[str, int], device: torch.device) -> Inputs:
         shape = size["B"], size["K"]

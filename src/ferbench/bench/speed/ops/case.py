@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 Inputs = list[Any]
 Forward = Callable[..., Sequence[Tensor]]
+Step = Callable[[], list[Tensor]]
+
+
+class Work(NamedTuple):
+    """The least that any implementation of a step must do: bytes to and from memory, FLOP in bfloat16, launches."""
+
+    bytes: float
+    flop: float = 0.0
+    launches: int = 1
 
 
 class Case(ABC):
@@ -25,6 +34,10 @@ class Case(ABC):
     """Error allowed over plain torch's, relative to the truth's largest entry."""
     waits: frozenset[str] = frozenset()
     """Forms that wait for the device within a step, which no CUDA graph can hold."""
+    forward_only: frozenset[str] = frozenset()
+    """Forms without a backward: they are timed without one."""
+    compiles = True
+    """Whether torch.compile makes one graph of the plain form."""
 
     @abstractmethod
     def inputs(self, size: dict[str, int], device: torch.device) -> Inputs:
@@ -46,12 +59,35 @@ class Case(ABC):
         """Incoming gradients, none of them 1."""
         return [torch.full_like(output, 0.5 + 0.25 * i) for i, output in enumerate(outputs)]
 
+    @abstractmethod
+    def floor(self, size: dict[str, int]) -> Work:
+        """The least work of one step."""
+
+    def bound(self, forward: Forward, inputs: Inputs, backward: bool = True) -> Step:
+        """One training step on these inputs, giving outputs and gradients; incoming ones are made at the first call."""
+        wanted = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad] if backward else []
+        incoming: list[Tensor] = []
+
+        def step() -> list[Tensor]:
+            outputs = list(forward(*inputs))
+            if wanted and not incoming:
+                incoming.extend(self.incoming(outputs))
+            gradients = torch.autograd.grad(outputs, wanted, incoming) if wanted else ()
+            return [output.detach() for output in outputs] + list(gradients)
+
+        return step
+
     def step(self, forward: Forward, inputs: Inputs) -> list[Tensor]:
         """Outputs and gradients of one training step."""
-        wanted = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
-        outputs = list(forward(*inputs))
-        gradients = torch.autograd.grad(outputs, wanted, self.incoming(outputs)) if wanted else ()
-        return [output.detach() for output in outputs] + list(gradients)
+        return self.bound(forward, inputs)()
+
+    def check(self, inputs: Inputs) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The same values of ours, of plain torch, and in float64; of sampled rows where the whole is too large."""
+        return (
+            self.step(self.ours, copied(inputs)),
+            self.step(self.eager, copied(inputs)),
+            self.step(self.eager, copied(inputs, torch.float64)),
+        )
 
     def label(self, size: dict[str, int]) -> str:
         """A size as in the tests' ids: `B64-K7-D512`."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ferbench.bench.speed.ops.case import Case, Forward, Inputs
+from ferbench.bench.speed.ops.case import Case, Forward, Inputs, Work
 from ferbench.kernels import center_etf_loss, reference
 
 
@@ -24,6 +24,11 @@ class CenterEtf(Case):
         "large": {"B": 65_536, "K": 100_000, "D": 512},
     }
     inexact = 1e-4
+
+    def floor(self, size: dict[str, int]) -> Work:
+        """Features read twice and their gradient written; of the centres' products two, of three bfloat16 ones each."""
+        rows, classes, width = size["B"], size["K"], size["D"]
+        return Work(12 * (rows + 2 * classes) * width, 12 * classes * width * min(classes, width), launches=2)
 
     def inputs(self, size: dict[str, int], device: torch.device) -> Inputs:
         features = torch.randn(size["B"], size["D"], device=device, requires_grad=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ferbench.bench.speed.ops.case import Case, Forward, Inputs
+from ferbench.bench.speed.ops.case import Case, Forward, Inputs, Step, Work
 from ferbench.kernels import mix_experts, reference, topk_gate
 
 
@@ -24,6 +24,10 @@ class Gate(Case):
         "wide": {"B": 65_536, "N": 256, "k": 8},
     }
 
+    def floor(self, size: dict[str, int]) -> Work:
+        """Two passes over [B, N] forward, four backward."""
+        return Work(24 * size["B"] * size["N"], launches=2)
+
     def inputs(self, size: dict[str, int], device: torch.device) -> Inputs:
         shape = size["B"], size["N"]
         # distinct values in a row: torch.topk does not say which of two equal ones it takes
@@ -37,11 +41,15 @@ class Gate(Case):
         values, chosen = logits.topk(k, dim=1)
         return [torch.zeros_like(logits).scatter(1, chosen, F.softplus(values).softmax(1))]
 
-    def step(self, forward: Forward, inputs: Inputs) -> list[Tensor]:
+    def bound(self, forward: Forward, inputs: Inputs, backward: bool = True) -> Step:
         """The last input is the incoming gradient: a row's weights sum to 1, so that a constant one has no effect."""
         logits, k, incoming = inputs
-        (weights,) = forward(logits, k)
-        return [weights.detach(), *torch.autograd.grad(weights, logits, incoming)]
+
+        def step() -> list[Tensor]:
+            (weights,) = forward(logits, k)
+            return [weights.detach(), *(torch.autograd.grad(weights, logits, incoming) if backward else ())]
+
+        return step
 
 
 class Mixture(Case):
@@ -55,6 +63,10 @@ class Mixture(Case):
         "features": {"B": 65_536, "N": 8, "k": 8, "D": 512},
         "wide": {"B": 4096, "N": 256, "k": 8, "D": 512},
     }
+
+    def floor(self, size: dict[str, int]) -> Work:
+        """The k outputs that count read, all read and their gradients written backward, the mixture's once each way."""
+        return Work(4 * size["B"] * size["D"] * (size["k"] + 2 * size["N"] + 2), launches=2)
 
     def inputs(self, size: dict[str, int], device: torch.device) -> Inputs:
         weights = reference.topk_gate(torch.randn(size["B"], size["N"], device=device), size["k"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ferbench.bench.speed.ops.case import Case, Forward, Inputs
+from ferbench.bench.speed.ops.case import Case, Forward, Inputs, Work
 from ferbench.kernels import pseudo_label, reference
 
 
@@ -21,6 +21,10 @@ class PseudoLabel(Case):
         "rows": {"B": 1_000_000, "K": 7},
         "large": {"B": 65_536, "K": 1000},
     }
+
+    def floor(self, size: dict[str, int]) -> Work:
+        """Both inputs read; label, gate and confidence written."""
+        return Work(size["B"] * (8 * size["K"] + 13))
 
     def inputs(self, size: dict[str, int], device: torch.device) -> Inputs:
         shape = size["B"], size["K"]

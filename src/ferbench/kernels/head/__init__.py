@@ -1,0 +1,1 @@
+"""All that FixMatch and its relatives do with a step's logits, at once."""
