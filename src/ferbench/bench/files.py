@@ -95,11 +95,11 @@ def check_seal(file: BinaryIO) -> bool:
     The file's position is at its start afterwards.
     """
     size = file.seek(0, os.SEEK_END)
-    body = size - _SEAL_BYTES
-    file.seek(max(body - 2, 0))
+    body = size - _SEAL_BYTES  # where a seal begins, right after the 22 bytes that end an archive
+    file.seek(max(body - 22, 0))
     end = file.read()
     file.seek(0)
-    if body < 2 or not end[2:].startswith(SEAL):
+    if body < 22 or not end.startswith(END_OF_ZIP):
         return False
     digest, left = hashlib.sha256(), body - 2
     while left:
@@ -110,7 +110,7 @@ def check_seal(file: BinaryIO) -> bool:
         left -= len(part)
     digest.update(b"\0\0")  # the length of the comment, before there was one
     file.seek(0)
-    if end[:2] != struct.pack("<H", _SEAL_BYTES) or end[2 + len(SEAL) :] != digest.hexdigest().encode():
+    if end[20:] != struct.pack("<H", _SEAL_BYTES) + SEAL + digest.hexdigest().encode():
         raise FileError("its digest says that it was changed after it was written")
     return True
 

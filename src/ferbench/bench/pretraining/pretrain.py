@@ -149,8 +149,7 @@ def _finish(run: Pretraining, state: State, pool: Pool, folder: Path, execution:
     """Write weights, picture and record."""
     records.write_lines(folder / "metrics.jsonl", state.history)
     encoder = {name: value.detach().cpu().contiguous() for name, value in state.objective.encoder.state_dict().items()}
-    weights = {"state_dict": encoder, "sealed": True}
-    records.write(folder / "weights.pt", lambda file: torch.save(weights, file), sealed=True)
+    records.write(folder / "weights.pt", lambda file: torch.save({"state_dict": encoder}, file), sealed=True)
     recipe = run.settings.views()
     count = min(SHOWN, len(pool.positions))
     plain = pool.plain(torch.from_numpy(pool.positions[:: len(pool.positions) // count][:count]), recipe)

@@ -68,7 +68,7 @@ def export(run: FinishedRun, out: Path) -> None:
 
     state_dict: the encoder's (`--weights NAME=FILE` starts other runs from it, and timm loads it strictly where the
     backbone is timm's); method: all of the tested method's state; classes, backbone, input_size, mean, std,
-    channel_order: what the input and the output mean; run: whose weights they are; sealed: the file ends in its digest.
+    channel_order: what the input and the output mean; run: whose weights they are. The file ends in its digest.
     """
     mean, std = MEAN_STD[run.recipe.mean_std]
     document = {
@@ -81,7 +81,6 @@ def export(run: FinishedRun, out: Path) -> None:
         "std": list(std),
         "channel_order": run.recipe.channel_order,
         "run": run.folder.name,
-        "sealed": True,
     }
     records.write(out, lambda file: torch.save(document, file), sealed=True)
 
