@@ -76,7 +76,7 @@ def counted_flop(backbone: str, size: int) -> int:
     from ferbench.bench.training.networks.backbones import make_classifier
 
     with torch.device("meta"), torch.no_grad():
-        model = make_classifier(backbone, 7, size=size, dropout=0.0)
+        model = make_classifier(backbone, 7, size=size, dropout=0.0).eval()
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(1, 3, size, size))
     return int(counter.get_total_flops())
