@@ -87,7 +87,7 @@ def test_a_class_in_a_format_that_is_not_read_is_refused(tmp_path: Path) -> None
     root = folders(tmp_path / "copy", train=3, test=1)
     for path in (root / "train" / "angry").iterdir():
         path.rename(path.with_suffix(".heic"))
-    with pytest.raises(DataError, match=r"left out: train/angry/ 3 x \.heic"):
+    with pytest.raises(DataError, match=r"copy is not whole: left out: train/angry/ 3 x \.heic: mend the folder, or"):
         prepared("folder", root, partial=False)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.sets.fakes import FAKES
 from ferbench.bench.data.sets.ferplus import reader as ferplus
 from ferbench.bench.data.sets.readers import open_dataset, prepare_dataset
+from ferbench.bench.training.records import run_id
 
 FakeCopy = Callable[..., Path]
 
@@ -69,3 +72,14 @@ def test_pixels_do_not_hang_on_the_file(fake_copy: FakeCopy, tmp_path: Path) -> 
     one, other = (opened("folder", root, tmp_path / "cache") for root in (first, second))
     assert one.identity() == other.identity()
     np.testing.assert_array_equal(one.images, other.images)
+
+
+def test_a_run_on_other_pixels_is_another_run(
+    make_tiny_run: Callable[..., Any], make_faces: Callable[..., FaceSet]
+) -> None:
+    """Equal in all but pixels; a set whose pixels are not named keeps the name that runs had before they were."""
+    faces = make_faces()
+    specs = [make_tiny_run(faces=replace(faces, pixels=pixels)).spec for pixels in ("", "a", "b")]
+    assert len({run_id(spec) for spec in specs}) == 3
+    assert [spec["dataset"].get("pixels") for spec in specs] == [None, "a", "b"]
+    assert "pixels" not in specs[0]["dataset"] and specs[0]["dataset"]["fingerprint"] == faces.fingerprint

@@ -32,12 +32,16 @@ def near_notes(index: Mapping[str, NDArray[Any]], faces: FaceSet) -> list[str]:
         return ["no image is a near copy of another (mirrored, saved again, cut a little otherwise)"]
     leaked = faces.test[np.isin(near[faces.test], near[faces.train])]
     new = leaked[~np.isin(same[leaked], same[faces.train])]
-    return [
+    lines = [
         f"{int(groups.sum()):,} groups of near copies (one picture mirrored, saved again or cut a little otherwise), "
-        f"{int(pictures[groups].sum()):,} different images in them",
+        f"{int(pictures[groups].sum()):,} different images in them"
+    ]
+    if not len(new):
+        return lines + ["under these options no test image has a near copy in the training set"] * (len(faces.test) > 0)
+    return lines + [
         f"under these options {len(leaked):,} of {len(faces.test):,} test images have a copy or near copy in the "
-        f"training set, {len(new):,} of them not pixel by pixel"
-        + (f", such as {_examples(new, near, faces)} (dedupe=near removes them from training)" if len(new) else ""),
+        f"training set, {len(new):,} of them not pixel by pixel, such as {_examples(new, near, faces)} "
+        "(dedupe=near removes them from training)"
     ]
 
 

@@ -16,7 +16,7 @@ from ferbench.bench.data.reading.reader import Progress
 
 ALWAYS_BYTES = 256 * 2**20  # images up to which a copy is looked at whenever it is opened: a quarter of a second
 CHUNK = 1024
-_SEEN: set[tuple[Path, int]] = set()  # images.npy found intact by this process, and when they were last written
+_SEEN: set[tuple[Path, int]] = set()  # copies found intact by this process, and when their images were last written
 
 
 def check_images(prepared: Prepared, reader: str, threads: int = 2, progress: Progress | None = None) -> None:
@@ -36,11 +36,18 @@ def check_images(prepared: Prepared, reader: str, threads: int = 2, progress: Pr
 
 def check_opened(prepared: Prepared, reader: str) -> None:
     """The same for a copy that is opened, once per process and unless it is large (then `prepare --verify` does it)."""
-    path = prepared.folder / "images.npy"
-    seen = (path, path.stat().st_mtime_ns)
-    if prepared.images.nbytes <= ALWAYS_BYTES and seen not in _SEEN:
+    if prepared.images.nbytes <= ALWAYS_BYTES and _stamp(prepared.folder) not in _SEEN:
         check_images(prepared, reader)
-        _SEEN.add(seen)
+        believe(prepared.folder)
+
+
+def believe(folder: Path) -> None:
+    """Look at the images of this copy no more: this process has just written or checked them."""
+    _SEEN.add(_stamp(folder))
+
+
+def _stamp(folder: Path) -> tuple[Path, int]:
+    return folder, (folder / "images.npy").stat().st_mtime_ns
 
 
 def remove_changed(folder: Path, dataset: str, *, verify: bool, threads: int = 2) -> tuple[str, ...]:
@@ -59,6 +66,7 @@ def remove_changed(folder: Path, dataset: str, *, verify: bool, threads: int = 2
     if len(changed):
         shutil.rmtree(folder)
         return (f"{len(changed):,} images of the prepared copy were not as they had been decoded: decoded again",)
+    believe(folder)
     return (f"verified: all {len(prepared.images):,} images of the prepared copy are as they were decoded",) * verify
 
 

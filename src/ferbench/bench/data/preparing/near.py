@@ -24,7 +24,7 @@ FLAT = 2.0  # grey levels of standard deviation below which a thumbnail shows no
 WEAK = 5  # bits of a code that are tried both ways
 SPARE_BITS = 6  # bits of a code beyond those that number the images: chance collisions stay few
 ALL_PAIRS = 4096  # images up to which all pairs are compared
-BLOCK = 1 << 16  # candidates compared at a time
+BLOCK = 1 << 12  # candidates compared at a time: what stays in a core's cache
 
 Thumbs = NDArray[np.uint8]  # [N, 256]
 
@@ -52,7 +52,8 @@ def near_copies(thumbs: Thumbs, same: NDArray[np.int64], usable: NDArray[np.bool
     """
     rows = np.flatnonzero(usable & (same == np.arange(len(same))))
     unit, shown = _unit(thumbs[rows])
-    rows, unit = rows[shown], unit[shown]
+    if not shown.all():
+        rows, unit = rows[shown], unit[shown]
     leader = same.copy()
     if len(rows) > 1:
         for one, other in _alike(unit):
@@ -66,7 +67,8 @@ def _unit(thumbs: Thumbs) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     values -= values.mean(axis=1, keepdims=True)
     length = np.sqrt(np.einsum("nk,nk->n", values, values))
     shown: NDArray[np.bool_] = length > FLAT * SIDE
-    return values / np.maximum(length, np.float32(1e-6))[:, None], shown
+    values /= np.maximum(length, np.float32(1e-6))[:, None]
+    return values, shown
 
 
 def _alike(unit: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -17,7 +17,7 @@ from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared, put_in_place, seal, write_meta, writing
 from ferbench.bench.data.preparing.decode import BadImage, Decoded, Settings, decode_image, strict_limits
 from ferbench.bench.data.preparing.face_boxes import Faces, find_faces, source_key
-from ferbench.bench.data.preparing.intact import remove_changed
+from ferbench.bench.data.preparing.intact import believe, remove_changed
 from ferbench.bench.data.preparing.partial import Partial, finished, partial_work
 from ferbench.bench.data.preparing.prepared_index import index_arrays, size_notes, sizes, stored_form, turned_notes
 from ferbench.bench.data.preparing.stored_form import (
@@ -74,14 +74,14 @@ def prepare_listing(
         folder = cache / f"{listing.dataset}-{key[:12]}"
         listed = _listed_meta(listing, files, look(listing.root))
         if not partial:
-            refuse(listing.dataset, listing.root, listed["differences"])
+            refuse(listing, listed["differences"])
         checked = remove_changed(folder, listing.dataset, verify=verify, threads=threads)
         made = not finished(folder, listing.dataset)
         if made:
             _make(*_present(listing, files), folder, decoding, listed, partial, threads, progress)
     prepared = _with_meta(load_prepared(folder, listing.dataset), listing.dataset, listed)
     if not partial:
-        refuse(listing.dataset, listing.root, prepared.meta["decoded"]["differences"])
+        refuse(listing, prepared.meta["decoded"]["differences"])
     return replace(prepared, checked=checked, made=made)
 
 
@@ -107,13 +107,15 @@ def _with_meta(prepared: Prepared, dataset: str, listed: Mapping[str, Any]) -> P
     return load_prepared(prepared.folder, dataset)
 
 
-def refuse(dataset: str, root: Path | str, differences: Sequence[str]) -> None:
+def refuse(listing: Listing, differences: Sequence[str]) -> None:
     """DataError with the first few differences, if there are any."""
+    what, mend = "is not whole", "mend the folder"
+    if listing.expected:
+        what, mend = f"is not the published {listing.dataset}", "get the files again"
     if differences:
         more = f" and {len(differences) - 3} more differences" if len(differences) > 3 else ""
         raise DataError(
-            f"{root} is not the published {dataset}: {'; '.join(differences[:3])}{more}: "
-            "get the files again, or accept this copy with --partial"
+            f"{listing.root} {what}: {'; '.join(differences[:3])}{more}: {mend}, or accept this copy with --partial"
         )
 
 
@@ -147,7 +149,7 @@ def _make(
         unreadable = [f"{listing.path(row)} ({reason})" for row, reason in bad]
         differences = [few("unreadable image", unreadable, len(bad))] if bad else []
         if not partial:
-            refuse(listing.dataset, listing.root, differences)
+            refuse(listing, differences)
         with writing(folder):
             work.close()
             decoded = {
@@ -159,6 +161,7 @@ def _make(
             index = index_arrays(listing, faces, settings, work)
             seal(work.folder, listing.dataset, index, {**listed, "decoded": decoded})
             put_in_place(work.folder, folder, listing.dataset)
+            believe(folder)
             (folder / "rows.npy").unlink(missing_ok=True)
 
 

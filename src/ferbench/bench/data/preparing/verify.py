@@ -79,7 +79,7 @@ def respelt(listing: Listing, files: Files) -> Listing:
     row, path = next(iter(files.respelt.items()))
     note = (
         f"{len(files.respelt):,} images were found under another spelling (letter case or Unicode form) than in the "
-        f"list, first {path!r} for {listing.path(row)!r}"
+        f"list, first {path!a} for {listing.path(row)!a}"
     )
     return replace(listing, paths=np.array(paths, np.str_), notes=(*listing.notes, note))
 

@@ -16,7 +16,7 @@ from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared, remember, write_prepared
 from ferbench.bench.data.preparing.copies import near_notes
 from ferbench.bench.data.preparing.fingerprint import image_digests, same_pixels
-from ferbench.bench.data.preparing.intact import remove_changed
+from ferbench.bench.data.preparing.intact import believe, remove_changed
 from ferbench.bench.data.preparing.near import near_copies, thumbnails
 from ferbench.bench.data.preparing.resized import resized
 from ferbench.bench.data.preparing.watch import watch_list
@@ -119,6 +119,7 @@ def _decode(source: Source, folder: Path, partial: bool, threads: int, progress:
             "placeholder": _placeholder(keys, draft.images),
             "seconds": time.perf_counter() - started,
         }
+    believe(folder)
     return load_prepared(folder, NAME)
 
 
