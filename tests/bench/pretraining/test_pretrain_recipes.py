@@ -263,7 +263,7 @@ def test_a_recipe_from_end_to_end(ferbench: Command, tiny_protocol: Path, tmp_pa
         (
             ["mae"],
             ("decoder_heads", "decoder_head"),
-            "unknown option 'decoder_head' for mae; did you mean 'decoder_heads'",
+            "mae: unknown option 'decoder_head'; did you mean 'decoder_heads'",
         ),
         (["mae"], ('datasets = ["synthetic"]', 'datasets = ["rafdb"]'), "pretraining.mae.datasets: no 'rafdb'"),
         (

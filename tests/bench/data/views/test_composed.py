@@ -277,6 +277,11 @@ def test_boxes_that_are_the_whole_image_say_nothing(make_faces: Any) -> None:
     assert line is not None and "\n" not in line
     assert "tiny: no labelled image has a face box other than the whole image" in line and "faces=haar" in line
     assert without_boxes(tiny, tiny.train) == line
+    looked = replace(tiny, options={**tiny.options, "faces": "haar"}, boxes=np.full((len(tiny.labels), 4), np.nan))
+    assert without_boxes(looked, tiny.train) == (
+        "tiny: faces=haar found a face in no labelled image, so that FaceMix with kappa=iou is Mixup: "
+        "give the reader faces=csv or mtcnn, or the method mix=mixup"
+    )
     for place, value in ((0, 0.6), (1, 0.6), (2, 15.4), (3, 15.4)):
         one = boxes.copy()
         one[tiny.train[-1], place] = value

@@ -101,8 +101,8 @@ def test_the_paper_preset_refuses_data_without_a_box(
     with pytest.raises(DataError) as refused:
         resolve_cell(cell, "paper", 1, workspace)
     line = str(refused.value)
-    assert line.startswith("rafdb: no labelled image has a face box other than the whole image") and "\n" not in line
-    assert "pip install 'ferbench[detect]'" in line and "mix=mixup" in line
+    assert line.startswith("rafdb: faces=haar found a face in no labelled image") and "\n" not in line
+    assert "give the reader faces=csv or mtcnn" in line and "mix=mixup" in line
     plan = make_plan(select("ssfer/13"), "paper", 1, workspace, None)
     assert {left.row.id for left, reason in plan.left_out if reason == line} == {"facemix"}
     assert {left.row.id for left, _, _ in plan.runs} == {"mixup", "mixup.before"} and plan.warnings == []

@@ -34,11 +34,14 @@ def without_boxes(faces: FaceSet, indices: Indices) -> str | None:
         unknown = np.isnan(faces.boxes[indices]).any(axis=1)
         if not (unknown | _whole(faces, indices)).all():
             return None
-    return (
-        f"{faces.name}: no labelled image has a face box other than the whole image, so that FaceMix with kappa=iou is "
-        "Mixup: give the reader the options crop=none and faces=haar (pip install 'ferbench[detect]'), mtcnn or csv, "
-        "or the method mix=mixup"
-    )
+    source = str(faces.options.get("faces", "none"))
+    if source != "none" and faces.boxes is not None and np.isnan(faces.boxes[indices]).all():
+        where, others = f"faces={source} found a face in no labelled image", {"haar", "mtcnn", "csv"} - {source}
+        mend = f"give the reader faces={' or '.join(sorted(others))}"
+    else:
+        where = "no labelled image has a face box other than the whole image"
+        mend = "give the reader the options crop=none and faces=haar (pip install 'ferbench[detect]'), mtcnn or csv"
+    return f"{faces.name}: {where}, so that FaceMix with kappa=iou is Mixup: {mend}, or the method mix=mixup"
 
 
 def _whole(faces: FaceSet, indices: Indices) -> NDArray[np.bool_]:
