@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(
@@ -11,6 +13,15 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _without_command(context: typer.Context) -> None:
+def _before_a_command(
+    context: typer.Context,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="FILE.py or a module with methods, data sets or backbones of your own; repeatable."),
+    ] = None,
+) -> None:
+    from ferbench import plugins
+
+    plugins.load(plugin or ())
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

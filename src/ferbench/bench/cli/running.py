@@ -65,7 +65,7 @@ def train_command(
     graph: Graph = "auto",
     deterministic: Deterministic = False,
     compiled: Compile = "off",
-) -> None:
+) -> Path:
     """Train one method on one split."""
     from ferbench.bench.tables.claims import claimed, holder
     from ferbench.bench.tables.settings import describe, method_settings
@@ -117,6 +117,7 @@ def train_command(
         record = records.read_json(folder / "record.json")
         say(json.dumps(record["metrics"]["last"]))
         say(f"record: {folder / 'record.json'}")
+    return folder
 
 
 def _one_run(

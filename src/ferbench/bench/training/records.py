@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbench import __version__
+from ferbench import __version__, plugins
 from ferbench.bench import files
 from ferbench.bench.training.environment import commit, device_name, installed
 
@@ -153,6 +153,7 @@ def environment() -> dict[str, Any]:
     return {
         "ferbench": __version__,
         "commit": commit(),
+        **({"plugins": plugins.hashes()} if plugins.hashes() else {}),
         "device": device_name(),
         "host": platform.node(),
         "threads": torch.get_num_threads(),

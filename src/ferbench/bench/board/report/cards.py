@@ -69,7 +69,6 @@ def make_card(run: Listed, served: Sequence[Run]) -> Card:
 def _facts(spec: Mapping[str, Any], record: Mapping[str, Any], served: Sequence[Run]) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {_text(version)}" for name, version in _part(record, "versions").items())
     parts = _part(record, "split")
-    seconds = record.get("seconds")
     memory = ", ".join(f"{name} {_text(value)} MiB" for name, value in _part(record, "peak_memory_mib").items())
     cells = [run.cell.id for run in served if run.cell.protocol.name != OWN]
     hashes = {name: _hash(_part(spec, part).get(key)) for name, part, key in (
@@ -85,10 +84,17 @@ def _facts(spec: Mapping[str, Any], record: Mapping[str, Any], served: Sequence[
         ("code", f"{_text(record.get('code')) or 'not kept'}, commit {_text(record.get('commit'))}"),
         ("where", f"{_text(record.get('device'))}; {_text(record.get('host')) or 'host not kept'}"),
         ("versions", versions),
-        ("cost", f"{seconds / 3600:.2f} h, {_text(record.get('steps'))} steps" if _number(seconds) else ""),
+        ("cost", _cost(record)),
         ("memory", memory),
     ]
     return [(name, text) for name, text in found if text]
+
+
+def _cost(record: Mapping[str, Any]) -> str:
+    seconds = record.get("seconds")
+    if not isinstance(seconds, int | float):
+        return ""
+    return f"{seconds / 3600:.2f} h, {_text(record.get('steps'))} steps of {_text(record.get('step_ms')) or '?'} ms"
 
 
 def _differs(spec: Mapping[str, Any], served: Sequence[Run]) -> list[tuple[str, str]]:

@@ -167,6 +167,7 @@ class Backbone:
     make: Callable[[int], nn.Module]
 
 
+TIMM = "timm:"  # before the name of any model of timm
 BACKBONES = {
     "resnet18": Backbone(512, _timm("resnet18")),
     "resnet50": Backbone(2048, _timm("resnet50")),
@@ -209,12 +210,37 @@ WHERE_TO_GET = {
 
 def make_classifier(name: str, num_classes: int, *, size: int, dropout: float, normalise: bool = False) -> Classifier:
     """A randomly initialised classifier for input of `size` pixels; the caller seeds torch. Raises WeightsError."""
+    if name.startswith(TIMM):
+        return _any_of_timm(name.removeprefix(TIMM), num_classes, size, dropout, normalise)
     if name not in BACKBONES:
         close = difflib.get_close_matches(name, BACKBONES, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
-        raise WeightsError(f"unknown backbone '{name}'; {hint}valid: {', '.join(BACKBONES)}")
+        raise WeightsError(
+            f"unknown backbone '{name}'; {hint}valid: {', '.join(BACKBONES)}, {TIMM}NAME of any of timm's"
+        )
     backbone = BACKBONES[name]
     return Classifier(backbone.make(size), backbone.feature_width, num_classes, dropout, normalise)
+
+
+def _any_of_timm(name: str, num_classes: int, size: int, dropout: float, normalise: bool) -> Classifier:
+    """Any model of the installed timm without its classifier. Raises WeightsError for one it has not or cannot size."""
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=1)
+        raise WeightsError(
+            f"timm {timm.__version__} has no model '{name}'" + (f"; did you mean '{close[0]}'?" if close else "")
+        )
+    try:
+        try:
+            encoder = timm.create_model(name, pretrained=False, num_classes=0, img_size=size)
+        except TypeError:  # a ConvNet takes every size
+            encoder = timm.create_model(name, pretrained=False, num_classes=0)
+        with torch.no_grad():  # some say another width than they give
+            width = encoder.eval()(torch.zeros(1, 3, size, size)).shape[1]
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise WeightsError(
+            f"{TIMM}{name} cannot be made for {size} pixels: {' '.join(str(error).split())[:200]}"
+        ) from error
+    return Classifier(encoder.train(), width, num_classes, dropout, normalise)
 
 
 def load_weights(model: Classifier, path: Path) -> str:
