@@ -34,10 +34,11 @@ def plan(run: Pretraining, device: torch.device, parts: int = 1) -> str:
     seconds, settings = seconds_a_step(run, device, parts), run.settings
     epoch = seconds * settings.steps_per_epoch / 3600
     images = settings.batch_size * settings.steps_per_epoch
+    whole = duration(epoch * settings.epochs)
     precision = f"{settings.dtype}, float32 products {torch.get_float32_matmul_precision()}"
     return (
         f"{1e3 * seconds:.0f} ms a step of {settings.batch_size} images, the mean of {MEASURED} ({precision}): "
-        f"an epoch of {images:,} images {duration(epoch)}, {settings.epochs} of them {duration(epoch * settings.epochs)}"
+        f"an epoch of {images:,} images {duration(epoch)}, {settings.epochs} of them {whole}"
     )
 
 

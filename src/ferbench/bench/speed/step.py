@@ -19,6 +19,10 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -331,25 +335,71 @@ def epoch_end(device: torch.device, folder: Path, command: str) -> Iterator[Spee
         yield measured("epoch end", name, case.text(run.recipe), "ms", taken[1:], benchmark=epoch_end, command=command)
 
 
+def packing(device: torch.device, seconds: float, command: str) -> Iterator[SpeedRow]:
+    """Steps a second of all of 1, 2, 4 and 8 processes that share the device, each at a run of its own."""
+    case = CASES[4]
+    mps = bool(os.environ.get("CUDA_MPS_PIPE_DIRECTORY")) or Path("/tmp/nvidia-mps").exists()
+    worker = [sys.executable, "-m", "ferbench.bench.speed.step", "--device", str(device), "--rate", str(seconds)]
+    for count in (1, 2, 4, 8) if device.type == "cuda" else (1, 2):
+        started = [
+            subprocess.Popen([*worker, str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for seed in range(1, count + 1)
+        ]
+        ready = [process.stdout is not None and process.stdout.readline() for process in started]
+        for process in started:
+            if all(ready) and process.stdin:
+                process.stdin.write("go\n")
+                process.stdin.flush()
+        rates = [process.communicate()[0].split() for process in started]
+        if not all(rates):
+            print(f"packing {count}: a process failed")
+            continue
+        label = f"{count} processes{', MPS' if mps else ''}"
+        together = [sum(float(rate[-1]) for rate in rates)]
+        text = case.text(case.settings(device.type == "cpu"))
+        yield measured("packing", label, text, "steps/s", together, benchmark=packing, command=command)
+
+
+def rate(device: torch.device, seconds: float, seed: int) -> float:
+    """Steps a second of one run, from the moment that a line comes."""
+    case = CASES[4]
+    way, _ = static(make_run(case.method, case.settings(device.type == "cpu"), case.stored, seed=seed), device, Mode())
+    way(0)
+    _wait(device)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    begin, done = time.perf_counter(), 0
+    while time.perf_counter() < begin + seconds:
+        for _ in range(10):
+            done += 1
+            way(done)
+        _wait(device)
+    return done / (time.perf_counter() - begin)
+
+
 def main() -> None:
     """Measure, print, and add each row to a CSV file as it comes."""
-    import tempfile
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, help="file the rows are added to")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=430.0, help="about how long it may take")
     parser.add_argument("--block", type=int, default=LOG_EVERY, help="steps of one way before the next has its turn")
+    parser.add_argument("--rate", nargs=2, type=float, metavar=("SECONDS", "SEED"), help="one process's part")
     options = parser.parse_args()
     device = torch.device(options.device)
     generator_of(device)  # a device that is not there fails here
+    if options.rate:
+        print(rate(device, options.rate[0], int(options.rate[1])))
+        return
     command = f"python -m ferbench.bench.speed.step --device {options.device} --seconds {options.seconds:g}"
     command += f" --block {options.block}"
     begin, share = time.perf_counter(), options.seconds * 0.6 / len(CASES)
     with tempfile.TemporaryDirectory() as folder:
         parts = [captures(device, command)] if device.type == "cuda" else []
         parts.append(epoch_end(device, Path(folder), command))
-        parts += [steps(case, device, share, options.block, command) for case in CASES]
+        parts += [steps(case, device, share, options.block, command) for case in CASES[:6]]
+        parts.append(packing(device, options.seconds / 60, command))
+        parts += [steps(case, device, share, options.block, command) for case in CASES[6:]]
         for part in parts:
             if time.perf_counter() - begin > options.seconds:
                 print("out of time: the parts that follow are left out")
