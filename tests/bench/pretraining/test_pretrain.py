@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ferbench.bench.pretraining.pretrain import draw_noise, pretrain
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import Pretraining, make_state, resolve
 from ferbench.bench.training import records
+from ferbench.bench.training import train as training
 from ferbench.bench.training.interrupt import Interrupted
 from ferbench.bench.training.networks.backbones import WeightsError, load_weights, make_classifier
 from ferbench.methods import MethodError
@@ -58,6 +60,12 @@ def outcome(folder: Path) -> dict[str, Any]:
         "panels": np.asarray(Image.open(folder / "panels.png")),
         "loss": records.read_json(folder / "record.json")["loss"],
     }
+
+
+@pytest.fixture(autouse=True)
+def saved_at_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SAVED_EVERY_S", 0.0)
+    monkeypatch.setattr(training, "SAVING_SHARE", math.inf)
 
 
 @pytest.fixture(scope="module")

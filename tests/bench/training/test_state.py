@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ferbench.bench.data.randomness import generator
 from ferbench.bench.data.views.batches import Share, view_batches
+from ferbench.bench.training.networks.backbones import make_classifier
 from ferbench.bench.training.progress import Silent
-from ferbench.bench.training.state import Run, make_batches, make_state, view_recipe
+from ferbench.bench.training.state import Run, make_batches, make_optimizer, make_state, view_recipe
 from ferbench.bench.training.train import _answers, train
-from ferbench.methods import Method
+from ferbench.methods import Method, build, option_values
 from ferbench.methods.papers.adacm import AdaCM, adaptive_margin
 
 MakeRun = Callable[..., Run]
@@ -78,3 +80,31 @@ def test_adacm_s_margins_are_those_of_the_averaged_model_on_weak_views(
     monkeypatch.setattr(AdaCM, "end_epoch", spy)
     train(run, tmp_path / "run")
     assert len(seen) == 3 and not torch.equal(seen[0], seen[2])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_on_a_gpu_an_optimiser_s_step_can_be_captured(make_tiny_run: MakeRun, optimizer: str) -> None:
+    """Its kernels read the rate where it lies: fused ones, whose counts of steps are on the device too."""
+    recipe = make_tiny_run(optimizer=optimizer, momentum=0.9).recipe
+    with FakeTensorMode(), torch.device("cuda"):
+        model = make_classifier("resnet_small", 3, size=16, dropout=0.0)
+        method = build("vanilla", model, option_values("vanilla", "paper", {}))
+        made = make_optimizer(method, recipe)
+    for group in made.param_groups:
+        assert group["fused"] is True and group.get("capturable", True) is True
+    assert optimizer == "sgd" or made._warned_capturable_if_run_uncaptured
+
+
+def test_a_checkpoint_of_another_device_keeps_this_one_s_ways(make_tiny_run: MakeRun) -> None:
+    """Rates are saved as numbers; how the optimiser computes is not taken from the file."""
+    run = make_tiny_run("vanilla")
+    state = make_state(run, CPU, Silent())
+    for group in state.optimizer.param_groups:
+        group["lr"] = torch.tensor(0.25, dtype=torch.float64)
+    saved = state.to_dict("spec")
+    assert [group["lr"] for group in saved["optimizer"]["param_groups"]] == [0.25]
+    assert isinstance(saved["optimizer"]["param_groups"][0]["lr"], float)
+    saved["optimizer"]["param_groups"][0]["capturable"] = True  # as a GPU's says
+    other = make_state(run, CPU, Silent())
+    other.load(saved)
+    assert other.optimizer.param_groups[0]["capturable"] is False

@@ -171,23 +171,38 @@ def pretrain_command(
     out: Annotated[Path | None, typer.Option(help="Write the weights here as well.")] = None,
     results: Results = Path("results"),
     root: Roots = None,
+    parts: Annotated[int, typer.Option(min=1, help="Go through each batch in so many parts, for less memory.")] = 1,
+    tf32: Annotated[
+        bool, typer.Option("--tf32", help="Faster float32 products of 10 bits on GPUs that have them.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do a few steps, say how long all take, and stop.")
+    ] = False,
     threads: Threads = None,
 ) -> None:
     """Pre-train an encoder without labels.
 
     The weights load with --weights NAME=FILE.
     """
+    import torch
+
     from ferbench.bench.pretraining import command
+    from ferbench.bench.pretraining.plan import plan
     from ferbench.bench.training.progress import Bar
 
+    if tf32:
+        torch.set_float32_matmul_precision("high")
     set_threads(threads)
     settings = {**({"backbone": backbone} if backbone else {}), **values(setting, "--set")}
     run = command.resolve_command(
         objective, dataset, faces, values(option, "--option"), values(data_option, "--data-option"), settings, seed,
         variant(variant_name) == "released", workspace(results, root, None), recipe,
     )  # fmt: skip
+    if dry_run:
+        say(plan(run, torch.device("cuda" if torch.cuda.is_available() else "cpu"), parts))
+        return
     with Bar(terminal.console, run.name) as bar:
-        record = command.run_command(run, results, out, bar)
+        record = command.run_command(run, results, out, bar, parts)
     for line in command.summary(run, record, results, out) if record else ():
         say(line)
 

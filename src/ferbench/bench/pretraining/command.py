@@ -66,14 +66,16 @@ def _opened(name: str, options: Mapping[str, Value], workspace: Workspace) -> tu
     return describe(name, options), workspace.faces(name, options)
 
 
-def run_command(run: Pretraining, results: Path, out: Path | None, reporter: Reporter) -> dict[str, Any]:
+def run_command(
+    run: Pretraining, results: Path, out: Path | None, reporter: Reporter, parts: int = 1
+) -> dict[str, Any]:
     """Train what is not finished, copy the weights to `out`; returns the record. Raises RunError for a run in work."""
     folder = results / "pretrained" / run.name
     with claimed(folder) as free:
         if not free:
             raise records.RunError(f"{folder}: {holder(folder)} is working on this run")
         if not processes.agreed(finished(folder)):
-            pretrain(run, folder, reporter=reporter)
+            pretrain(run, folder, reporter=reporter, parts=parts)
     if processes.rank() > 0:
         return {}
     if out:

@@ -44,6 +44,7 @@ class MoCo(Objective):
     Options = MoCoOptions
     paper = "He et al., CVPR 2020"
     views: ClassVar[tuple[View, ...]] = ("strong", "strong2")
+    in_parts = False  # the keys of one part would be negatives of the next
     encoder: Any
     queue: Tensor  # [Q, width] unit rows
     filled: Tensor  # [Q] bool

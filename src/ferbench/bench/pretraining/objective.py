@@ -33,6 +33,7 @@ class Objective(nn.Module, ABC):
     released: ClassVar[Mapping[str, object]] = {}  # what the authors' released code sets otherwise
     paper: ClassVar[str]  # citation, one line
     views: ClassVar[tuple[View, ...]] = ("weak",)  # augmented copies of each image that `step` gets, by name
+    in_parts: ClassVar[bool] = True  # whether a batch's loss is the mean of its parts', done one after the other
     encoder: nn.Module
 
     @abstractmethod

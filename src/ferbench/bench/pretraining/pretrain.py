@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ferbench.bench.data.randomness import derive, generator
 from ferbench.bench.data.views.batches import Share, Stream
 from ferbench.bench.pretraining import OBJECTIVES, Objective
+from ferbench.bench.pretraining.ahead import AHEAD, in_order
 from ferbench.bench.pretraining.pictures import write_panels
 from ferbench.bench.pretraining.pool import Pool
 from ferbench.bench.pretraining.settings import Settings
@@ -34,6 +36,8 @@ from ferbench.bench.training.finite import TrainingError, check_weights
 from ferbench.bench.training.interrupt import Interrupted, StopRequest
 from ferbench.bench.training.progress import Reporter, Silent
 from ferbench.bench.training.steps.feed import LOG_EVERY
+from ferbench.bench.training.steps.step import generator_of
+from ferbench.bench.training.train import LastSaved
 
 SHOWN = 8  # images in the picture at the end
 
@@ -51,9 +55,13 @@ class Stepper(nn.Module):
 
 @keeps_threads
 def pretrain(
-    run: Pretraining, folder: Path, *, device: torch.device | None = None, reporter: Reporter | None = None
-) -> dict[str, Any]:
+    run: Pretraining, folder: Path, *, device: torch.device | None = None, reporter: Reporter | None = None,
+    parts: int = 1,
+) -> dict[str, Any]:  # fmt: skip
     """Train `run`, write its files into `folder` and return its record; continues from a checkpoint found there.
+
+    parts: a step goes through its batch in so many, one after the other, for devices with less memory: the gradient is
+    the whole batch's up to rounding.
 
     Raises TrainingError, WeightsError, records.RunError, or Interrupted after the state has been saved.
     """
@@ -72,64 +80,48 @@ def pretrain(
     state = make_state(run, device)
     if saved:
         resume(state, saved, checkpoint, reporter.note)
-    stepper: nn.Module = Stepper(state.objective)
-    if share.world > 1:
-        stepper = DistributedDataParallel(stepper)
-    precision = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.dtype == "bfloat16")
-
-    # the data
-    pool = Pool(run.faces, device)
-    stream = Stream(pool.positions, settings.batch_size, run.seed, "pre-training")
-    total = settings.epochs * settings.steps_per_epoch
-    fraction = torch.zeros((), device=device)
+    step = Step(run, state, device, share, parts)
+    total, last = settings.epochs * settings.steps_per_epoch, LastSaved()
 
     def checkpoint_now() -> None:
         if share.rank == 0:
-            records.save_checkpoint(checkpoint, {**state.to_dict(identity), **execution.saved()})
+            with last.now():
+                records.save_checkpoint(checkpoint, {**state.to_dict(identity), **execution.saved()})
 
-    with StopRequest() as stop:
+    with StopRequest() as stop, closing(step.batches(state.step, total)) as batches:
         state.objective.train()
         started = time.perf_counter()
-        while state.step < total:
-            # one step
-            torch.manual_seed(derive(run.seed, "network", state.step * share.world + share.rank))
+        for views, noise in batches:
             rate = settings.lr * schedule.factor(settings, state.step)
-            for group in state.optimizer.param_groups:
-                group["lr"] = rate
-            index, names = stream.at(state.step), state.objective.views
-            views = pool.views(index, names, settings.views(), run.seed, state.step, share)
-            noise = draw_noise(run.seed, state.step, settings.batch_size, state.objective.patches, share).to(device)
-            with precision:
-                losses: dict[str, Tensor] = stepper(views, noise, fraction.fill_(state.step / total))
-                loss = torch.stack(list(losses.values())).sum()
-            state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if settings.clip > 0:
-                nn.utils.clip_grad_norm_(state.objective.parameters(), settings.clip)
-            state.optimizer.step()
-            state.objective.after_step()
+            step.do(views, noise, rate, state.step / total)
             state.step += 1
 
             # the log, on the device until it is looked at
-            _accumulate(state.sums, {"loss": loss} | {f"loss/{name}": value for name, value in losses.items()})
-            looking = state.step % LOG_EVERY == 0 or state.step % settings.steps_per_epoch == 0
+            ended = state.step % settings.steps_per_epoch == 0
+            looking = state.step % LOG_EVERY == 0 or ended
             if looking:
-                pool.release()
+                step.pool.release()
                 means = _means(state.sums, run.name, state.step)
                 reporter.step(state.step, total, means)
 
-            # the end of an epoch
-            if state.step % settings.steps_per_epoch == 0:
+            # the end of an epoch, and a checkpoint when its time has come
+            if ended:
                 state.seconds += time.perf_counter() - started
                 started = time.perf_counter()
                 check_weights(state.objective)
                 line = {"epoch": state.step // settings.steps_per_epoch, "step": state.step, "lr": rate, **means}
                 state.history.append(line | {"seconds": round(state.seconds, 3)})
                 state.sums = {}
-                checkpoint_now()
+                if last.due() or state.step == total:
+                    checkpoint_now()
                 if share.rank == 0:
                     records.write_lines(folder / "metrics.jsonl", state.history)
                 reporter.epoch(state.history[-1])
+            elif looking and last.due():
+                check_weights(state.objective)
+                state.seconds += time.perf_counter() - started
+                started = time.perf_counter()
+                checkpoint_now()
 
             # several processes stop after the same step
             if (looking or share.world == 1) and (asked := processes.largest(stop.signal, device)):
@@ -137,7 +129,66 @@ def pretrain(
                 checkpoint_now()
                 raise Interrupted(asked, f"stopped after step {state.step} of {total}; run it again to continue")
 
-    return _finish(run, state, pool, folder, execution.record()) if share.rank == 0 else {}
+    about = {**execution.record(), "parts": parts}
+    return _finish(run, state, step.pool, folder, about) if share.rank == 0 else {}
+
+
+class Step:
+    """A pre-training step: its batches, drawn from (seed, step), and what it does with them."""
+
+    def __init__(self, run: Pretraining, state: State, device: torch.device, share: Share, parts: int) -> None:
+        settings = run.settings
+        rows = settings.batch_size // share.world
+        if rows % parts:
+            raise records.RunError(f"a batch of {rows} images has no {parts} equal parts; choose another --parts")
+        if parts > 1 and not state.objective.in_parts:
+            raise records.RunError(f"{run.objective} needs its batch whole; leave --parts out")
+        self.run, self.state, self.device, self.share, self.parts = run, state, device, share, parts
+        self.stepper: nn.Module = Stepper(state.objective)
+        if share.world > 1:
+            self.stepper = DistributedDataParallel(self.stepper)
+        self.precision = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.dtype == "bfloat16")
+        self.pool = Pool(run.faces, device)
+        self.stream = Stream(self.pool.positions, settings.batch_size, run.seed, "pre-training")
+        self.fraction = torch.zeros((), device=device)
+        self.generator = generator_of(device)
+
+    def batches(self, first: int, last: int) -> Generator[tuple[dict[str, Tensor], Tensor], None, None]:
+        """The views and the noise of these steps; beside a GPU the next are made while it works."""
+        return in_order(self._batch, first, last, ahead=AHEAD if self.device.type == "cuda" else 0)
+
+    def _batch(self, step: int) -> tuple[dict[str, Tensor], Tensor]:
+        run, objective = self.run, self.state.objective
+        index = self.stream.at(step)
+        views = self.pool.views(index, objective.views, run.settings.views(), run.seed, step, self.share)
+        noise = draw_noise(run.seed, step, run.settings.batch_size, objective.patches, self.share)
+        return views, noise.to(self.device)
+
+    def do(self, views: Mapping[str, Tensor], noise: Tensor, rate: float, fraction: float) -> None:
+        """One step at this learning rate, its losses added to the sums without waiting for the device."""
+        state, share, parts = self.state, self.share, self.parts
+        self.generator.manual_seed(derive(self.run.seed, "network", state.step * share.world + share.rank))
+        self.fraction.fill_(fraction)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, Tensor] = {}
+        for number in range(parts):
+            own = {name: rows.chunk(parts)[number] for name, rows in views.items()}
+            waits = isinstance(self.stepper, DistributedDataParallel) and number < parts - 1
+            with self.stepper.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                with self.precision:
+                    losses: dict[str, Tensor] = self.stepper(own, noise.chunk(parts)[number], self.fraction)
+                    loss = torch.stack(list(losses.values())).sum()
+                (loss / parts if parts > 1 else loss).backward()  # type: ignore[no-untyped-call]
+            for name, value in {"loss": loss, **{f"loss/{name}": value for name, value in losses.items()}}.items():
+                mean = value.detach() / parts if parts > 1 else value.detach()
+                terms[name] = terms[name] + mean if name in terms else mean
+        if self.run.settings.clip > 0:
+            nn.utils.clip_grad_norm_(state.objective.parameters(), self.run.settings.clip)
+        state.optimizer.step()
+        state.objective.after_step()
+        _accumulate(state.sums, terms)
 
 
 def draw_noise(seed: int, step: int, batch: int, patches: int, share: Share) -> Tensor:

@@ -18,40 +18,33 @@ they come. Images are random: what is measured does not depend on them.
 from __future__ import annotations
 
 import argparse
-import io
+import os
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import nn
 from torch._C._autograd import DeviceType
 
-from ferbench.bench.data.faceset import FaceSet
-from ferbench.bench.data.randomness import derive, generator
-from ferbench.bench.data.splits.draw import make_split
-from ferbench.bench.data.views.augment import draw, planned
-from ferbench.bench.data.views.augment import make_plan as plan_of
-from ferbench.bench.data.views.batches import ImageStore, Share, Stream
+from ferbench.bench.data.views.batches import ImageStore, Share
 from ferbench.bench.speed.record import SpeedRow, append, measured
-from ferbench.bench.training import records, schedule
+from ferbench.bench.speed.ways import CLASSES, Way, authors, make_run, plain, static
+from ferbench.bench.training import records
 from ferbench.bench.training.evaluate import evaluate
 from ferbench.bench.training.progress import Silent
-from ferbench.bench.training.state import Run, make_batches, make_state
+from ferbench.bench.training.state import make_batches, make_state
 from ferbench.bench.training.steps.feed import LOG_EVERY
-from ferbench.bench.training.steps.graphed import make_steps
-from ferbench.bench.training.steps.mode import Mode, autocast
-from ferbench.bench.training.steps.step import Stepper, generator_of
-from ferbench.methods import METHODS, Labelled, Progress, Unlabelled, Variant, option_values
+from ferbench.bench.training.steps.graphed import Steps
+from ferbench.bench.training.steps.mode import Mode
+from ferbench.bench.training.steps.step import generator_of
+from ferbench.methods import METHODS, Variant
 from ferbench.protocols import Recipe, load_protocol
-
-CLASSES = tuple("abcdefg")
-Way = Callable[[int], None]  # does step number t
 
 
 @dataclass(frozen=True)
@@ -89,132 +82,6 @@ CASES = [
     Case("LEAF", "leaf", "leaf", "resnet18"),
     Case("LEAF, released", "leaf", "leaf", "resnet18", variant="released"),
 ]
-
-
-def faces(side: int, channels: int, images: int = 1400) -> FaceSet:
-    """Random images of seven classes, six of seven for training."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(images, dtype=np.int64) % len(CLASSES)
-    index, cut = np.arange(images, dtype=np.int64), images * 6 // 7
-    return FaceSet(
-        "random", CLASSES, rng.integers(0, 256, (images, side, side, channels), np.uint8), labels,
-        (index >= cut).astype(np.int8) * 2, np.array([f"{i:06d}" for i in index]), index[:cut], index[cut:], {}, "",
-    )  # fmt: skip
-
-
-def make_run(method: str, recipe: Recipe, stored: tuple[int, int], variant: Variant = "paper", seed: int = 1) -> Run:
-    """A run on random images, a quarter of them labelled."""
-    data = faces(*stored)
-    joint = {"joint": True} if variant == "released" and "joint" in option_values(method, variant, {}) else {}
-    values = option_values(method, variant, joint)
-    return Run({}, method, values, recipe, seed, data, make_split(data, "fraction", {"fraction": 0.25}, seed), data)
-
-
-def plain(run: Run, device: torch.device) -> Way:
-    """The loop before steps were static: drawn, sent and logged one by one."""
-    recipe = run.recipe
-    state = make_state(run, device, Silent())
-    batches, precision = make_batches(run, state.method, device, Share()), autocast(recipe, device)
-    total, fraction = recipe.epochs * recipe.steps_per_epoch, torch.zeros((), device=device)
-    state.method.train()
-    sums: dict[str, torch.Tensor] = {}
-
-    def step(number: int) -> None:
-        torch.manual_seed(derive(run.seed, "network", number))
-        factor = schedule.factor(recipe, number)
-        for group in state.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
-        labelled, unlabelled = batches.labelled(number), batches.unlabelled(number)
-        with precision:
-            result = state.method.step(labelled, unlabelled, Progress(fraction.fill_(number / total), 0))
-            loss = torch.stack(list(result.losses.values())).sum()
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.clip > 0:
-            nn.utils.clip_grad_norm_(state.method.parameters(), recipe.clip)
-        state.method.after_backward()
-        state.optimizer.step()
-        state.method.after_step(labelled, unlabelled)
-        if state.average:
-            state.average.update(recipe.lr * factor)
-        with torch.no_grad():
-            terms = {"steps": torch.ones_like(loss), "loss": loss, **result.losses, **(result.figures or {})}
-            if result.pseudo is not None and unlabelled is not None:
-                truth = batches.truth(unlabelled)
-                known, correct, keep = truth >= 0, result.pseudo.label == truth, result.pseudo.keep
-                counts = {"all": torch.ones_like(keep), "kept": keep, "known": known, "both": keep & known}
-                counts |= {"correct": correct & known, "right": correct & keep & known}
-                terms |= {name: value.sum() for name, value in counts.items()}
-            for name, value in terms.items():
-                sums[name] = sums[name] + value.detach().float() if name in sums else value.detach().float().clone()
-
-    return step
-
-
-def static(run: Run, device: torch.device, mode: Mode) -> tuple[Way, Callable[[], dict[str, Any]]]:
-    """The loop's own steps, and how they were done."""
-    state = make_state(run, device, Silent())
-    batches = make_batches(run, state.method, device, Share())
-    steps = make_steps(run, state, Stepper(state.method), batches, mode)
-    state.method.train()
-    held: list[Any] = []
-
-    def step(number: int) -> None:
-        if not held or number not in held[0].steps:
-            held[:] = [steps.feed.chunk(number)]
-        steps.do(held[0], number - held[0].steps[0], 0)
-
-    return step, steps.about
-
-
-def authors(run: Run, device: torch.device) -> Way:
-    """The shape of the released codes' step: PIL per image and view, a pass per batch, waits and loops over tensors."""
-    recipe = run.recipe
-    state = make_state(run, device, Silent())
-    batches = make_batches(run, state.method, device, Share())
-    files = [_png(image) for image in run.faces.images]
-    average = {name: value.clone() for name, value in state.method.state_dict().items() if value.is_floating_point()}
-    total = recipe.epochs * recipe.steps_per_epoch
-    state.method.train()
-
-    def views(stream: Stream, names: tuple[Any, ...], number: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        index, made = stream.at(number), {}
-        for name in names:
-            rows = []
-            for place, i in enumerate(index.tolist()):
-                image = torch.from_numpy(np.asarray(Image.open(io.BytesIO(files[i]))).copy())
-                image = image.view(1, *run.faces.images.shape[1:])
-                params = draw(name, 1, batches.recipe, generator(number, name, place))
-                plan = plan_of(params, 1, image.shape[1], image.shape[2], batches.recipe)  # type: ignore[arg-type]
-                rows.append(planned(image, plan, batches.recipe))
-            made[name] = torch.cat(rows).to(device)
-        return index.to(device), made
-
-    def step(number: int) -> None:
-        index, made = views(batches.labelled_stream, batches.views.labelled, number)
-        labelled, unlabelled = Labelled(made, batches.store.labels[index], index), None
-        if batches.unlabelled_stream:
-            other, made = views(batches.unlabelled_stream, batches.views.unlabelled, number)
-            unlabelled = Unlabelled(made, other)
-        result = state.method.step(labelled, unlabelled, Progress(torch.tensor(number / total, device=device), 0))
-        loss = torch.stack(list(result.losses.values())).sum()
-        state.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        state.method.after_step(labelled, unlabelled)
-        with torch.no_grad():
-            for name, value in state.method.state_dict().items():
-                if name in average:
-                    average[name].mul_(0.999).add_(value, alpha=0.001)
-        _ = [value.item() for value in (loss, *result.losses.values(), *(result.pseudo or ())[:0])]
-
-    return step
-
-
-def _png(image: np.ndarray[Any, Any]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, "png")
-    return file.getvalue()
 
 
 def times(
@@ -265,9 +132,9 @@ def steps(case: Case, device: torch.device, seconds: float, block: int, command:
     """One case by every way."""
     recipe = case.settings(device.type == "cpu")
     run = make_run(case.method, recipe, case.stored, case.variant)
-    ways: dict[str, Way] = {"plain": plain(run, device)}
+    ways: dict[str, Way] = {"plain": plain(run, device)[0]}
     ways["static"], _ = static(run, device, Mode(graph="off"))
-    how: dict[str, Callable[[], dict[str, Any]]] = {}
+    how: dict[str, Steps] = {}
     if device.type == "cuda":
         ways["graph"], how["graph"] = static(run, device, Mode())
         halves = replace(run, recipe=replace(recipe, dtype="bfloat16"))
@@ -276,7 +143,7 @@ def steps(case: Case, device: torch.device, seconds: float, block: int, command:
         ways["authors"] = authors(run, device)
     text = case.text(recipe)
     for name, (host, done) in times(ways, device, seconds, block).items():
-        about = how[name]() if name in how else {}
+        about = how[name].about() if name in how else {}
         label = name if about.get("steps", "graph") == "graph" else f"{name} (not captured: {about['why']})"
         kind = "CPU time" if device.type == "cpu" else "wall"
         yield measured("step", f"{label}, {kind}", text, "ms", done, benchmark=steps, command=command)
@@ -300,10 +167,10 @@ def captures(device: torch.device, command: str) -> Iterator[SpeedRow]:
             run = replace(run, candidates=lambda full=full: full)  # type: ignore[misc]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            way, about = static(run, device, Mode())
+            way, done = static(run, device, Mode())
             for number in range(3):
                 way(number)
-        found = about()
+        found = done.about()
         same = "equal bits" if found.get("difference") == 0 else f"apart by {found.get('difference')}"
         label = same if found["steps"] == "graph" else f"not captured: {found['why']}"
         rounding = [found.get("rounding", 0.0)]
@@ -331,25 +198,71 @@ def epoch_end(device: torch.device, folder: Path, command: str) -> Iterator[Spee
         yield measured("epoch end", name, case.text(run.recipe), "ms", taken[1:], benchmark=epoch_end, command=command)
 
 
+def packing(device: torch.device, seconds: float, command: str) -> Iterator[SpeedRow]:
+    """Steps a second of all of 1, 2, 4 and 8 processes that share the device, each at a run of its own."""
+    case = CASES[4]
+    mps = bool(os.environ.get("CUDA_MPS_PIPE_DIRECTORY")) or Path("/tmp/nvidia-mps").exists()
+    worker = [sys.executable, "-m", "ferbench.bench.speed.step", "--device", str(device), "--rate", str(seconds)]
+    for count in (1, 2, 4, 8) if device.type == "cuda" else (1, 2):
+        started = [
+            subprocess.Popen([*worker, str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for seed in range(1, count + 1)
+        ]
+        ready = [process.stdout is not None and process.stdout.readline() for process in started]
+        for process in started:
+            if all(ready) and process.stdin:
+                process.stdin.write("go\n")
+                process.stdin.flush()
+        rates = [process.communicate()[0].split() for process in started]
+        if not all(rates):
+            print(f"packing {count}: a process failed")
+            continue
+        label = f"{count} processes{', MPS' if mps else ''}"
+        together = [sum(float(rate[-1]) for rate in rates)]
+        text = case.text(case.settings(device.type == "cpu"))
+        yield measured("packing", label, text, "steps/s", together, benchmark=packing, command=command)
+
+
+def rate(device: torch.device, seconds: float, seed: int) -> float:
+    """Steps a second of one run, from the moment that a line comes."""
+    case = CASES[4]
+    way, _ = static(make_run(case.method, case.settings(device.type == "cpu"), case.stored, seed=seed), device, Mode())
+    way(0)
+    _wait(device)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    begin, done = time.perf_counter(), 0
+    while time.perf_counter() < begin + seconds:
+        for _ in range(10):
+            done += 1
+            way(done)
+        _wait(device)
+    return done / (time.perf_counter() - begin)
+
+
 def main() -> None:
     """Measure, print, and add each row to a CSV file as it comes."""
-    import tempfile
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, help="file the rows are added to")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=430.0, help="about how long it may take")
     parser.add_argument("--block", type=int, default=LOG_EVERY, help="steps of one way before the next has its turn")
+    parser.add_argument("--rate", nargs=2, type=float, metavar=("SECONDS", "SEED"), help="one process's part")
     options = parser.parse_args()
     device = torch.device(options.device)
     generator_of(device)  # a device that is not there fails here
+    if options.rate:
+        print(rate(device, options.rate[0], int(options.rate[1])))
+        return
     command = f"python -m ferbench.bench.speed.step --device {options.device} --seconds {options.seconds:g}"
     command += f" --block {options.block}"
     begin, share = time.perf_counter(), options.seconds * 0.6 / len(CASES)
     with tempfile.TemporaryDirectory() as folder:
         parts = [captures(device, command)] if device.type == "cuda" else []
         parts.append(epoch_end(device, Path(folder), command))
-        parts += [steps(case, device, share, options.block, command) for case in CASES]
+        parts += [steps(case, device, share, options.block, command) for case in CASES[:6]]
+        parts.append(packing(device, options.seconds / 60, command))
+        parts += [steps(case, device, share, options.block, command) for case in CASES[6:]]
         for part in parts:
             if time.perf_counter() - begin > options.seconds:
                 print("out of time: the parts that follow are left out")

@@ -168,7 +168,10 @@ def make_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
         )
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     betas = recipe.beta1, recipe.beta2
-    return kind(groups, lr=recipe.lr, betas=betas, weight_decay=decay, fused=True, capturable=on_gpu)
+    optimizer = kind(groups, lr=recipe.lr, betas=betas, weight_decay=decay, fused=True, capturable=on_gpu)
+    if on_gpu:  # torch would warn of steps that are not captured: those before a capture, and all without one
+        optimizer._warned_capturable_if_run_uncaptured = True
+    return optimizer
 
 
 def make_batches(run: Run, method: Method, device: torch.device, share: Share) -> Batches:
