@@ -253,6 +253,16 @@ def test_strided_inputs(shape: str, device: torch.device) -> None:
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=2.5e-5 if gram_on_gpu else 1e-5)
 
 
+@pytest.mark.parametrize("classes", [4, 20, 25], ids=["paper", "pairs", "gram"])
+def test_features_and_centers_of_two_types(classes: int, device: torch.device) -> None:
+    """float64 beside float16: losses in float64, each gradient in its own type, from narrow labels."""
+    features, labels, centers, mask = draw(30, classes, 10, torch.float64, device)
+    inputs = features, labels.int(), centers.half(), mask
+    ours, plain = (evaluate(*inputs, (1.0, 0.5), impl=impl) for impl in ("triton", "reference"))
+    assert (ours["center"].dtype, ours["d_centers"].dtype) == (torch.float64, torch.float16)
+    torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(6, 4, 10), (40, 20, 10)], ids=["paper", "tiles"])
 @pytest.mark.parametrize("used", ["center", "etf"])
 def test_one_loss_alone_and_centers_alone(

@@ -148,6 +148,13 @@ def test_an_op_that_misses_its_reference_is_not_timed(
     assert "misses its reference" in capsys.readouterr().out
 
 
+def test_a_form_that_does_not_take_a_size_is_left_out(tmp_path: Path, no_compiler: None) -> None:
+    assert run(tmp_path / "speed.csv", "--op", "info_nce") == 0
+    with (tmp_path / "speed.csv").open(newline="") as file:
+        variants = {row["variant"] for row in csv.DictReader(file) if row["name"] == "info_nce"}
+    assert {"eager", "released", "floor"} <= variants and "flash-attention-lse" not in variants
+
+
 def test_out_of_memory_is_a_row(tmp_path: Path, no_compiler: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_large(*_: torch.Tensor) -> list[torch.Tensor]:
         raise torch.OutOfMemoryError

@@ -9,7 +9,7 @@ ours the share of it that is reached. What has no row of this device yet is time
 
 No speed without a green check: an op that misses its reference is reported and not timed. Variants run interleaved, a
 replay of a CUDA graph each, over copies of the inputs that together exceed the cache; beside them stand the time of a
-call until the device is done, and the host's alone, of calls that nobody waits for. Incoming gradients are there before.
+call until the device is done, and the host's alone, of calls that nobody waits for. Incoming gradients are made before.
 "eager" is the best plain-torch form with our algebra, "compiled" is torch.compile of it. Memory is the peak of one step
 over its inputs. What does not fit in memory is kept as a row that says so.
 """
@@ -32,7 +32,7 @@ from torch import Tensor
 from ferbench.bench.speed.machine import Machine, measure
 from ferbench.bench.speed.ops.ambiguous import Ambiguous
 from ferbench.bench.speed.ops.augmentation import Augmentation
-from ferbench.bench.speed.ops.case import Case, Forward, Inputs, copied
+from ferbench.bench.speed.ops.case import Case, Forward, Inputs, Unfit, copied
 from ferbench.bench.speed.ops.center_etf import CenterEtf
 from ferbench.bench.speed.ops.ema import Ema
 from ferbench.bench.speed.ops.gate import Gate, Mixture
@@ -66,6 +66,8 @@ COMPILED_SIZES = 2
 """Sizes of each op, the first ones, at which torch.compile is timed: a compilation takes as long as many timings."""
 QUEUED = 50
 """Calls that the host's time is the mean of: fewer than fill a stream's queue."""
+
+UNFIT = object()
 
 Step = Callable[[], object]
 
@@ -154,9 +156,11 @@ def peak_memory(step: Step) -> float:
 
 
 def unless_out_of_memory(prepare: Callable[[], Any]) -> Any:
-    """What `prepare` returns, or None where the device has too little memory for it."""
+    """What `prepare` returns, None where the device has too little memory for it, UNFIT where it takes no such size."""
     try:
         return prepare()
+    except Unfit:
+        return UNFIT
     except torch.OutOfMemoryError:
         pass
     gc.collect()
@@ -190,7 +194,7 @@ def bytes_of(value: Any) -> int:
 def run_size(
     case: Case, name: str, device: torch.device, machine: Machine, seconds: float, command: str
 ) -> list[SpeedRow]:
-    """Every variant of one op at one size: a step in a graph and with its launches, host time, memory; and the floor."""
+    """Every variant of one op at one size, in a graph and with its launches; host time, memory, and the floor."""
     on_gpu, size = device.type == "cuda", case.sizes[name]
     label = case.label(size)
     row = partial(measured, case.op, benchmark=type(case), command=command)
@@ -202,6 +206,8 @@ def run_size(
         backward = variant not in case.forward_only
         step = case.bound(forward, copies[0], backward)
         peak = unless_out_of_memory(lambda step=step: (step(), peak_memory(step) if on_gpu else 0.0)[1])  # type: ignore[misc]
+        if peak is UNFIT:
+            continue
         if peak is None:
             rows.append(row(variant, label, "ms", []))
             continue

@@ -23,7 +23,7 @@ METRICS = {"ms": "time", "us": "time", "MiB": "size", "%": "share"}
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """A timing (ms, us), a rate (images/s), a share (%) or a size (MiB): median with 20th and 80th percentile over `samples` repeats.
+    """A timing (ms, us), a rate (images/s), a share (%) or a size (MiB): median, 20th and 80th percentile of repeats.
 
     `benchmark` is a hash of the benchmark's own source: rows with different hashes are not comparable.
     """

@@ -25,6 +25,10 @@ class Work(NamedTuple):
     launches: int = 1
 
 
+class Unfit(Exception):
+    """Raised by a form of a step that does not take this size, or not on this device: it is left out."""
+
+
 class Case(ABC):
     """One op at several sizes. `sizes` needs "quick" (milliseconds on a CPU); the others are for a GPU."""
 

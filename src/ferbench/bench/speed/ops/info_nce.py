@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ferbench.bench.speed.ops.case import Case, Forward, Inputs, Work
+from ferbench.bench.speed.ops.case import Case, Forward, Inputs, Unfit, Work
 from ferbench.kernels import info_nce
 
 TEMPERATURE = 0.07
@@ -108,7 +108,9 @@ def sampled(a: Tensor, b: Tensor, some: Tensor, incoming: Tensor) -> list[Tensor
 
 
 def flash_lse(a: Tensor, b: Tensor) -> Sequence[Tensor]:
-    """Forward of one direction between the views alone, by the log-sum-exp that flash attention keeps: b is the value."""
+    """Forward alone, of one direction between the views, by the log-sum-exp that flash attention keeps."""
+    if not a.is_cuda or a.shape[1] > 256:
+        raise Unfit("flash attention takes up to 256 features on a GPU")
     query, key = (F.normalize(x.detach(), dim=1).bfloat16()[None, None] for x in (a, b))
     lse = torch.ops.aten._scaled_dot_product_flash_attention(query, key, key, scale=1 / TEMPERATURE)[1]
     return [lse.mean() - (query * key).sum(-1).float().mean() / TEMPERATURE]
@@ -117,7 +119,7 @@ def flash_lse(a: Tensor, b: Tensor) -> Sequence[Tensor]:
 def metric_learning(a: Tensor, b: Tensor) -> Sequence[Tensor]:
     """pytorch-metric-learning's loss, whose memory grows with the cube of the samples."""
     if len(a) > 512:
-        raise torch.OutOfMemoryError("positives times negatives: hundreds of GiB")
+        raise Unfit("memory for positives times negatives")
     from pytorch_metric_learning.losses import NTXentLoss
 
     return [NTXentLoss(temperature=TEMPERATURE)(torch.cat((a, b)), torch.arange(len(a), device=a.device).repeat(2))]
