@@ -7,6 +7,7 @@ figures of the README were made: FERBENCH_FUZZ=20000 is 20,000 inputs for each r
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +20,9 @@ import torch
 
 from ferbench.bench import files
 from ferbench.bench.training import records
+from ferbench.bench.training import train as loop
 
-TIMES = ("seconds", "peak_memory_mib", "finished_at", "at")
+TIMES = ("seconds", "step_ms", "peak_memory_mib", "finished_at", "at")
 
 
 def amount(what: str, quick: int) -> int:
@@ -82,12 +84,13 @@ def fork(work: Callable[[], object], log: Path) -> Child:
 
 
 def command(*arguments: object, folder: Path, threads: int = 1) -> Child:
-    """`ferbench ARGUMENTS` in `folder`, on a machine that gives a process so many threads."""
+    """`ferbench ARGUMENTS` in `folder`, on a machine that gives a process so many threads; each epoch is saved."""
 
     def work() -> None:
         from ferbench.bench import cli, terminal
 
         torch.set_num_threads(threads)
+        loop.SAVED_EVERY_S, loop.SAVING_SHARE = 0.0, 1e9
         os.chdir(folder)
         sys.argv = ["ferbench", *map(str, arguments)]
         terminal.console.file = sys.stdout
@@ -110,7 +113,7 @@ def outcome(results: Path) -> dict[str, Any]:
         elif path.suffix == ".jsonl":
             found[name] = [plain(line) for line in files.read_json_lines(path)]
         elif path.is_file() and path.name != ".lock":
-            found[name] = path.read_bytes()
+            found[name] = re.sub(rb"\d{4}-\d\d-\d\dT[\d:]+Z", b"", path.read_bytes())
     return found
 
 

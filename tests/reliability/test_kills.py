@@ -25,6 +25,7 @@ COMMANDS = {
     "table": ("reproduce", "table", "--jobs", "1"),
 }
 MORE = {name: ("train", name, *SMALL, *STEPS) for name in ("leaf", "comatch", "dash", "simmatch", "lion", "ssfer")}
+QUICK = ("fixmatch", "table")
 LIVES = 12  # of a run at most
 AFTER = 'after = { method = "vanilla" }'
 
@@ -44,7 +45,10 @@ def kill_at_random(child: Child, results: Path, lasts: float, rng: random.Random
     return None if child.wait() == -signal.SIGKILL else 0
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in (*COMMANDS, *MORE)],
+)
 def test_a_run_that_is_killed_again_and_again_ends_where_it_would_have(tmp_path: Path, name: str) -> None:
     rng, asked = random.Random(name), (COMMANDS | MORE)[name]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -57,7 +61,9 @@ def test_a_run_that_is_killed_again_and_again_ends_where_it_would_have(tmp_path:
     while kills < wanted:
         shutil.rmtree(killed / "results", ignore_errors=True)
         for life in range(LIVES):
-            child = command(*asked, folder=killed, threads=rng.choice((1, 2)) if life else 2)
+            # a run that has not saved anything begins anew, with the threads of its life
+            begun = life and (asked[0] == "reproduce" or any(killed.rglob("checkpoint.pt")))
+            child = command(*asked, folder=killed, threads=rng.choice((1, 2)) if begun else 2)
             last = life == LIVES - 1 or kills >= wanted
             code = child.wait() if last else kill_at_random(child, killed / "results", lasts, rng)
             kills += code is None

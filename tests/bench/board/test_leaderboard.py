@@ -285,3 +285,23 @@ def test_the_share_of_ambiguous_sets_stands_beside_the_number(tmp_path: Path, re
     assert line.ambiguous == 45.0
     assert "rc/rafdb: 45.0 % of the candidate sets have more than one class" in shown(load_protocol("pll"), "1", board)
     assert all(other.ambiguous is None for other in board.lines if not other.run_ids)
+
+
+def with_code(results: Path, name: str, code: str) -> None:
+    path = results / "runs" / name / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "code": code}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [(("aaaa", "aaaa"), ""), (("aaaa", "bbbb"), "aaaa, bbbb"), (("aaaa", ""), "aaaa, unknown"), (("", ""), "")],
+    ids=["one code", "two codes", "one is not known", "none is known"],
+)
+def test_a_cell_of_mixed_code_says_so(tmp_path: Path, record_run: RecordRun, codes: tuple[str, str], said: str) -> None:
+    for seed, code in enumerate(codes, start=1):
+        name = record_run(REMOP, seed, 80.0)
+        if code:
+            with_code(tmp_path, name, code)
+    text = shown(load_protocol("remop"), "3", collect(tmp_path, [load_protocol("remop")]))
+    assert ("mixed code" in text) == bool(said)
+    assert f"by 2 versions of the method ({said})" in text or not said

@@ -76,7 +76,10 @@ TRAIN = {
     "unknown flag": (["vanilla", "--sed", "3"], "No such option: --sed (Possible options: --preset, --seed)"),
     "no method": ([], "Missing argument 'method'. (see ferbench train --help)"),
     "results below a file": (["vanilla", "--results", "broken.json/x"], "Not a directory; choose another --results"),
-    "absurd padding": (["vanilla", "--recipe", "crop_padding=200000"], "crop_padding: must be at most 4096, got 200000"),
+    "absurd padding": (
+        ["vanilla", "--recipe", "crop_padding=200000"],
+        "crop_padding: must be at most 4096, got 200000",
+    ),
     "absurd learning rate": (
         ["fixmatch", "--recipe", "lr=1e30"],
         "loss/unsupervised not finite by step 2;",
@@ -111,7 +114,10 @@ OTHERS = {
         ["leaderboard", "--selection", "best"],
         "--selection: unknown selection 'best'; valid: last, best-on-val",
     ),
-    "leaderboard below a file": (["leaderboard", "--results", "file/x"], "file/x: no such results folder; give the one"),
+    "leaderboard below a file": (
+        ["leaderboard", "--results", "file/x"],
+        "file/x: no such results folder; give the one",
+    ),
     "reader option": (
         ["prepare", "synthetic", "--option", "classes=9"],
         "synthetic.classes: 9 is not known; valid: 7, 8",

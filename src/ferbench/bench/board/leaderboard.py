@@ -22,6 +22,7 @@ from ferbench.bench.tables.counted import Ignored, Run, counted_runs, runs_of
 from ferbench.bench.tables.implemented import COMPARABLE
 from ferbench.protocols import Cell, Protocol, cells
 
+UNKNOWN = "unknown"  # the code of a run beside runs whose code is known
 SELECTIONS = ("last", "best-on-val", "best-on-test", "best-epoch-on-test")
 
 
@@ -215,7 +216,7 @@ def _line(cell: Cell, metric: str, setting: tuple[str, str, str], found: Sequenc
         steps=noted("steps"),
         device=noted("device"),
         commit=noted("commit"),
-        code=noted("code"),
+        code=tuple(sorted({run.code or UNKNOWN for run, _ in found})) if noted("code") else (),
         finished_at=max(noted("finished_at"), default=""),
         ambiguous=mean(shares) if (shares := _ambiguous(run for run, _ in found)) else None,
         run_ids=tuple(run.id for run, _ in found),

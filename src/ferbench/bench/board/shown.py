@@ -85,6 +85,11 @@ def _remarks(protocol: Protocol, table: Table, shown: Sequence[Line], left_out: 
         f"{row}/{column}: {share:.1f} % of the candidate sets have more than one class"
         for (row, column), share in sets.items()
     ]
+    mixed = {(line.row, line.column): line.code for line in shown if len(line.code) > 1}
+    remarks += [
+        f"{row}/{column}: mixed code: its runs are by {len(codes)} versions of the method ({', '.join(codes)})"
+        for (row, column), codes in mixed.items()
+    ]
     presets = sorted({line.preset for line in shown} - {COMPARABLE}) if protocol.name != OWN else []
     remarks += [f"preset {preset}: its numbers are not comparable with published ones" for preset in presets]
     old = {run for line in shown if line.verifiable is False for run in line.run_ids}

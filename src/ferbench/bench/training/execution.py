@@ -135,6 +135,8 @@ def take_up(
 def resume(state: Resumable, saved: Mapping[str, Any], checkpoint: Path, note: Callable[[str], None]) -> None:
     """Put the saved state in place of the initial one. Raises RunError where it does not fit."""
     with _fitting(checkpoint):
+        if not isinstance(saved["step"], int) or not isinstance(saved["seconds"], int | float):
+            raise ValueError("its step and seconds are no numbers")
         state.load(saved)
         note(f"continuing after step {saved['step']}")
 
