@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,3 +80,27 @@ def test_a_board_waits_for_torch_once(tmp_path: Path, record_run: Callable[..., 
         assert "torch" not in said.splitlines()[-1].split(), arguments
     assert "80.00" in call(command(), tmp_path, "leaderboard", "--results", ".")[1]
     assert list((tmp_path / "cache").glob("methods-*.json"))
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.6, 1.5])
+def test_ctrl_c_in_the_first_seconds_is_one_line(tmp_path: Path, seconds: float) -> None:
+    """While torch is still being imported, say."""
+    arguments = [
+        sys.executable,
+        "-c",
+        "from ferbench.bench.cli import main; main()",
+        "reproduce",
+        "demo",
+        "--jobs",
+        "1",
+    ]
+    process = subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "FERBENCH_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    if process.returncode != -signal.SIGINT:  # before Python itself was ready
+        assert process.returncode == 130, errors
+        assert [line.partition(":")[0] for line in errors.splitlines()] == ["ferbench"], errors

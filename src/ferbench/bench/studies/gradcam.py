@@ -73,7 +73,7 @@ class Seen:
 
 @contextmanager
 def watched(method: nn.Module) -> Iterator[Seen]:
-    """Within it a pass of `method` leaves what `focus` needs."""
+    """Context manager: a pass of `method` inside it records what `focus` needs."""
     seen = Seen()
     hooks = []
     transformers = [module for module in method.modules() if isinstance(module, VisionTransformer)]
@@ -108,7 +108,7 @@ def focus(seen: Seen, scores: Tensor, size: int) -> Tensor:
 
 
 def gradient(scores: Tensor, chosen: Tensor, by: Tensor) -> Tensor | None:
-    """Of the chosen [B, 1] scores' sum; None where they do not depend on `by`."""
+    """Gradient of the sum of the chosen scores [B, 1] with respect to `by`; None where they do not depend on it."""
     return torch.autograd.grad(scores.gather(1, chosen).sum(), by, retain_graph=True, allow_unused=True)[0]
 
 

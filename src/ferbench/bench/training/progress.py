@@ -26,7 +26,7 @@ SAID_EVERY_S = 10.0
 
 
 def now_and_then() -> Callable[[int, int], None]:
-    """A progress of images that says on stderr, every ten seconds, how far it is: what takes less is silent."""
+    """A callback that says on stderr, every ten seconds, how many images are done. Shorter work says nothing."""
     said = time.monotonic()
 
     def progress(done: int, total: int) -> None:

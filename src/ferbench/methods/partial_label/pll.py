@@ -1,4 +1,4 @@
-"""PLL: cross-entropy against a candidate set in which every class counts the same, for ever.
+"""PLL: cross-entropy against a candidate set in which every class keeps the same weight throughout training.
 
 Paper: Wang et al., "Rethinking the Learning Paradigm for Facial Expression Recognition" (arXiv 2209.15402), Eq. 1 with
 C_i = Y_i / |Y_i|: the rows "PLL" of its Table V, "vanilla PLL" in its text. With one candidate it is cross-entropy.
