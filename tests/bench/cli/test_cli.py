@@ -176,10 +176,22 @@ def test_one_row_one_column_more_seeds(ferbench: Command, tiny_protocol: Path, t
     assert (found["row"], found["seeds"]) == ("vanilla", "1 2 3")
 
 
+class StillWaiting(Exception):
+    """Raised in place of waiting for another process."""
+
+
+def stop_waiting(seconds: float) -> None:
+    raise StillWaiting
+
+
 def test_two_commands_do_not_do_the_same_run(
-    ferbench: Command, tiny_protocol: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ferbench: Command,
+    tiny_protocol: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """While one run's lock is held elsewhere, the command does the others and leaves that one alone."""
+    """While one run's lock is held elsewhere, the command does the others, says who is at that one, and waits."""
     arguments = ("reproduce", "tiny/1/vanilla/synthetic-200-20", "--jobs", 1)
     started: list[str] = []
     original = reproduce.train
@@ -191,10 +203,13 @@ def test_two_commands_do_not_do_the_same_run(
     monkeypatch.setattr(reproduce, "train", spy)
     name = next(word for word in ferbench(*arguments, "--dry-run").out.split() if word.startswith("synthetic-long"))
     held = tmp_path / "results" / "runs" / name
-    with claimed(held) as free:
+    with claimed(held) as free, monkeypatch.context() as patch:
         assert free
-        assert ferbench(*arguments).code == 0
+        patch.setattr(reproduce.time, "sleep", stop_waiting)
+        with pytest.raises(StillWaiting):
+            ferbench(*arguments)
         assert len(started) == 1 and name not in started
+    assert f"waiting for process {os.getpid()}" in capsys.readouterr().out
     assert ferbench(*arguments).code == 0
     assert len(started) == 2 and started[1] == name
 
