@@ -108,9 +108,12 @@ def train_command(
             say(finished_before(folder, code))
         else:
             from ferbench.bench.data.splits.files import write_split
+            from ferbench.bench.tables.other_pixels import on_other_pixels
 
             if processes.rank() == 0:
                 write_split(drawn, faces, folder / "split.json")
+                for name in on_other_pixels(run.spec, results):
+                    say(f"{name} is finished with these settings on other images (same names, other pixels)")
             with Bar(terminal.console, folder.name) as bar:
                 train(run, folder, reporter=bar)
     if processes.rank() == 0:
