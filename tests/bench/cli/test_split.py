@@ -47,6 +47,22 @@ def test_copies_overlap_and_wrong_labels_are_told(make_faces: MakeFaces) -> None
     assert "27 of 54 labels are taught wrong" in text
 
 
+def test_near_copies_across_parts_are_told(make_faces: MakeFaces) -> None:
+    """Two test images show what labelled ones show, one of them pixel by pixel; where none does, that is said too."""
+    faces = make_faces()
+    alone = np.arange(len(faces.labels))
+    clean = dataclasses.replace(faces, same_pixels=alone, near_copies=alone)
+    split = make_split(clean, "full", {}, 1)
+    assert "no image is a near copy (mirrored, saved again) of one in another part" in split_text(split, clean)
+    same, near = alone.copy(), alone.copy()
+    same[faces.test[0]] = near[faces.test[0]] = faces.train[3]
+    near[faces.test[1]] = faces.train[4]
+    text = split_text(split, dataclasses.replace(faces, same_pixels=same, near_copies=near))
+    assert "1 test images are pixel for pixel among the labelled ones" in text
+    assert "1 more test images are near copies (mirrored, saved again) of labelled ones" in text
+    assert "near cop" not in split_text(split, faces)
+
+
 def test_people_in_training_and_test_images_are_counted(make_faces: MakeFaces) -> None:
     faces = make_faces()
     people = np.arange(len(faces.labels)) % 30

@@ -31,6 +31,8 @@ class FaceSet:
     folds:    [N] int64, the data set's own folds for cross-validation, where it has them
     options:  the reader's options that made this set (label file, rule, classes, ...): part of its identity
     fingerprint: SHA-256 (hex) over the options, the ids, the labels, the parts and the train and test indices
+    same_pixels, near_copies: [N] int64, the first image with the same pixels, and the first that shows the same picture
+              (mirrored or saved again); None where that was not looked for
     pixels:   SHA-256 (hex) over all images: with the fingerprint it says which data a run was made on, for two copies
               may have equal names and other pixels. "": the fingerprint says it all (the published pixels of FERPlus,
               which runs were recorded on before this was kept)
@@ -51,6 +53,8 @@ class FaceSet:
     subjects: NDArray[np.int64] | None = None
     folds: NDArray[np.int64] | None = None
     ballots: NDArray[np.uint8] | None = None
+    same_pixels: NDArray[np.int64] | None = None
+    near_copies: NDArray[np.int64] | None = None
     pixels: str = ""
 
     def identity(self) -> dict[str, str]:

@@ -132,6 +132,8 @@ def _faces(dataset: ListedSet, prepared: Prepared, chosen: Mapping[str, Value]) 
         boxes=index.get("boxes"),
         subjects=index.get("subjects"),
         folds=index.get("column_folds"),
+        same_pixels=index["same_pixels"],
+        near_copies=index["near_copies"],
         pixels=str(prepared.meta["pixels"]),
     )
     return faces, labelling

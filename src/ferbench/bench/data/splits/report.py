@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import FaceSet
+from ferbench.bench.data.preparing.fingerprint import image_digests, same_pixels
 from ferbench.bench.data.splits.draw import PARTS, Split
 
 MOST_BYTES = 8 << 30  # of images that are read through in search of copies
@@ -61,20 +61,28 @@ def _people(split: Split, faces: FaceSet) -> list[str]:
 
 
 def _copies(split: Split, faces: FaceSet) -> list[str]:
-    """A line for each two parts that hold images with identical pixels under different paths."""
-    if faces.images.nbytes > MOST_BYTES:
+    """A line for each two parts that hold one image under different paths, pixel by pixel or nearly."""
+    same = _same_pixels(faces)
+    if same is None:
         return [f"identical pixels not looked for: {faces.images.nbytes / 2**30:.0f} GiB of images"]
     parts = {part: getattr(split, part) for part in PARTS}
     parts["unlabelled"] = np.setdiff1d(parts["unlabelled"], parts["labelled"])
-    digests = {part: [_digest(faces.images[index]) for index in indices] for part, indices in parts.items()}
-    sets = {part: set(values) for part, values in digests.items()}
-    lines = []
+    exact, near = [], []
     for one, other in combinations(PARTS, 2):
-        found = sum(value in sets[one] for value in digests[other])
-        if found:
-            lines.append(f"{found:,} {other} images are pixel for pixel among the {one} ones")
-    return lines or ["no image is, pixel for pixel, in two parts"]
+        found = np.isin(same[parts[other]], same[parts[one]])
+        exact += [f"{found.sum():,} {other} images are pixel for pixel among the {one} ones"] * bool(found.any())
+        if faces.near_copies is not None:
+            alike = np.isin(faces.near_copies[parts[other]], faces.near_copies[parts[one]]) & ~found
+            line = f"{alike.sum():,} more {other} images are near copies (mirrored, saved again) of {one} ones"
+            near += [line] * bool(alike.any())
+    known = (
+        [] if faces.near_copies is None else ["no image is a near copy (mirrored, saved again) of one in another part"]
+    )
+    return (exact or ["no image is, pixel for pixel, in two parts"]) + (near or known)
 
 
-def _digest(image: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+def _same_pixels(faces: FaceSet) -> NDArray[np.int64] | None:
+    """[N] the first image with the same pixels; None where nobody knows and there are too many to look."""
+    if faces.same_pixels is not None or faces.images.nbytes > MOST_BYTES:
+        return faces.same_pixels
+    return same_pixels(image_digests(faces.images), np.ones(len(faces.images), np.bool_))

@@ -105,6 +105,8 @@ def open_ferplus(
         votes=votes,
         boxes=None if boxes is None else boxes * np.float32(images.shape[1] / stored.images.shape[1]),
         ballots=image_votes(stored.index, source),
+        same_pixels=stored.index["same_pixels"],
+        near_copies=stored.index["near_copies"],
         pixels="" if stored.meta["pixels"] == PUBLISHED_PIXELS else stored.meta["pixels"],
     )
 
