@@ -128,3 +128,30 @@ def test_damaged_bytes_are_an_image_or_refused(data: bytes, changes: list[tuple[
             assert "\n" not in str(error)
         else:
             assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_heeded(orientation: int) -> None:
+    """Every orientation brings the marked corner of a picture back to the top left; `turn=False` leaves the file."""
+    upright = np.zeros((32, 24, 3), np.uint8)
+    upright[:8, :8] = 255
+    back = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    image = Image.fromarray(upright)
+    stored = image if orientation == 1 else image.transpose(back[orientation])
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    stored.save(file, "PNG", exif=exif)
+    np.testing.assert_array_equal(np.asarray(to_rgb(file.getvalue())), upright)
+    np.testing.assert_array_equal(np.asarray(to_rgb(file.getvalue(), turn=False)), np.asarray(stored))
+    assert decode_image(file.getvalue(), Settings(16, 3, "none", "square", 0.0)).turned == (orientation != 1)
+
+
+def test_a_damaged_exif_block_says_nothing() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(file, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    with strict_limits():
+        assert to_rgb(file.getvalue()).size == (16, 16)

@@ -1,7 +1,7 @@
 """Where the face is in each image: from the data set, from the user's faces.csv, or from a detector, cached.
 
-faces.csv lies in the root: a header with `path,x1,y1,x2,y2`, in pixels of the image file, and optionally ten more
-columns `p1x,p1y,...,p5x,p5y` (left eye, right eye, nose, left and right corner of the mouth). A row with empty cells
+faces.csv lies in the root: a header with `path,x1,y1,x2,y2`, in pixels of the image file (turned upright as its EXIF
+orientation says, unless the data set has boxes of its own), and optionally ten more columns `p1x,p1y,...,p5x,p5y` (left eye, right eye, nose, left and right corner of the mouth). A row with empty cells
 says that there is no face. What a detector found is kept in the cache in the same form, with a column `faces` that
 counts what it saw; of several faces the largest is taken.
 """
@@ -183,7 +183,11 @@ def _look(listing: Listing, row: int, detector: Detector) -> tuple[Values, int]:
     values = np.full(4 + len(POINTS), np.nan, np.float32)
     try:
         data = listing.read(row) if listing.read else read_bytes(listing.root / listing.path(row), MOST_BYTES)
-        found = [face for face in detector.find(to_rgb(data)) if np.isfinite(face.box).all() and face.area >= 1]
+        found = [
+            face
+            for face in detector.find(to_rgb(data, turn=listing.upright))
+            if np.isfinite(face.box).all() and face.area >= 1
+        ]
     except (BadImage, OSError, FileError):
         return values, 0
     if found:

@@ -68,8 +68,7 @@ def choose_settings(listing: Listing, decoding: Options, crop: str) -> tuple[Set
     own = shared and crop == "none"
     size = int(decoding["size"]) or (width if own else OTHER_SIZE)
     channels = {"grey": 1, "rgb": 3, "auto": 1 if grey else 3}[str(decoding["channels"])]
-    turn = listing.boxes is None and listing.landmarks is None
-    chosen = Settings(size, channels, crop, str(decoding["resize"]), int(decoding["margin"]) / 100, turn)
+    chosen = Settings(size, channels, crop, str(decoding["resize"]), int(decoding["margin"]) / 100, listing.upright)
     return chosen, own and size == width
 
 

@@ -125,6 +125,11 @@ class Listing:
             twice = unique[counts > 1]
             raise DataError(f"{self.root}: {len(twice)} images are listed more than once, first {str(twice[0])!r}")
 
+    @property
+    def upright(self) -> bool:
+        """Whether images are turned as their EXIF orientation says: not where boxes are in pixels as stored."""
+        return self.boxes is None and self.landmarks is None
+
     def path(self, row: int) -> str:
         """Path of an image relative to the root."""
         return str(self.ids[row] if self.paths is None else self.paths[row])
