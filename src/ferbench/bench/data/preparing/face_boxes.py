@@ -1,9 +1,10 @@
 """Where the face is in each image: from the data set, from the user's faces.csv, or from a detector, cached.
 
 faces.csv lies in the root: a header with `path,x1,y1,x2,y2`, in pixels of the image file (turned upright as its EXIF
-orientation says, unless the data set has boxes of its own), and optionally ten more columns `p1x,p1y,...,p5x,p5y` (left eye, right eye, nose, left and right corner of the mouth). A row with empty cells
-says that there is no face. What a detector found is kept in the cache in the same form, with a column `faces` that
-counts what it saw; of several faces the largest is taken.
+orientation says, unless the data set has boxes of its own), and optionally ten more columns `p1x,p1y,...,p5x,p5y` (left
+eye, right eye, nose, left and right corner of the mouth). A row with empty cells says that there is no face. What a
+detector found is kept in the cache in the same form, with a column `faces` that counts what it saw; of several
+faces the largest is taken.
 """
 
 from __future__ import annotations
