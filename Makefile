@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test slow check lint types imports wheel bench clean
+.PHONY: docs demo test slow check lint types imports wheel bench clean
 
 demo: $(READY)
 	$(BIN)/ferbench reproduce demo --results results/demo
@@ -30,6 +30,10 @@ imports: $(READY)
 # The wheel, installed outside the checkout without the checkout's own copy, loads every protocol and trains a step.
 wheel: $(READY)
 	$(BIN)/python tests/wheel.py
+
+# A site that needs no network to be read: build/site/index.html.
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
 
 bench: $(READY)
 	$(BIN)/python -m pytest -q bench --benchmark-columns=median,iqr,rounds

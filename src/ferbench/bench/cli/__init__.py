@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import sys
 
+# what the extra `bench` brings
+OF_THE_HARNESS = ("typer", "rich", "torchvision", "timm", "pandas", "PIL", "sklearn", "scipy", "jinja2", "matplotlib")
+
 
 def main() -> None:
     """Entry point of the console command; Ctrl-C is one line from the first moment on."""
@@ -19,3 +22,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("ferbench: stopped; what was saved before is kept\n")
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in OF_THE_HARNESS:
+            raise
+        sys.stderr.write(f"ferbench: {error.name} is not installed: pip install 'ferbench[bench]' brings the harness\n")
+        sys.exit(2)

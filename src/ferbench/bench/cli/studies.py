@@ -78,11 +78,29 @@ def export_command(
 ) -> None:
     """Write a finished run's weights to a file.
 
-    The file holds the tested weights as plain tensors, the classes and the normalisation.
+    The ending says which: .pt holds the tested weights as plain tensors, the classes and the normalisation;
+    .safetensors the same, with a model card beside it; .onnx scores normalised images and is held against the model.
     """
     from ferbench.bench.studies import afterwards
 
     say(afterwards.export(target, results, out))
+
+
+@app.command("log")
+def log_command(
+    target: Target,
+    to: Annotated[str, typer.Option(help="tensorboard or mlflow.")] = "tensorboard",
+    out: Annotated[Path | None, typer.Option(help="Default: logs/ in the results.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Convert the logs of finished runs.
+
+    From metrics.jsonl to what TensorBoard or MLflow shows.
+    """
+    from ferbench.bench.studies.logs import convert
+
+    for line in convert(target, results, to, out or results / "logs"):
+        say(line)
 
 
 @app.command("cost")

@@ -11,8 +11,8 @@ from rich.table import Table
 from ferbench.bench.studies.attack import REGIONS, THRESHOLD, accuracies, batches, metric
 from ferbench.bench.studies.attack_pictures import write_pictures
 from ferbench.bench.studies.cost import Cost, backbone_cost, run_cost
+from ferbench.bench.studies.exporting import write_weights
 from ferbench.bench.studies.plot_runs import find_runs
-from ferbench.bench.studies.predict import export as write_weights
 from ferbench.bench.studies.predict import image_paths, write_scores
 from ferbench.bench.tables.extras import write_extra
 from ferbench.bench.tables.finished import FinishedRun, open_finished, open_test_images
@@ -89,8 +89,7 @@ def predict(target: str, results: Path, images: Path, out: Path) -> str:
 def export(target: str, results: Path, out: Path) -> str:
     """Write the weights of the run of `target`; returns a line. Raises RunError."""
     run = _one(target, results)
-    write_weights(run, out)
-    return f"{run.folder.name}: wrote {out}"
+    return f"{run.folder.name}: {write_weights(run, out)}"
 
 
 def _one(target: str, results: Path) -> FinishedRun:
