@@ -11,6 +11,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from ferbench.methods import METHODS
 
 EndsLike = Callable[..., None]
 MakeRun = Callable[..., Run]
+on_the_cpu = partial(train, device=torch.device("cpu"))
 QUICK = ("fixmatch", "remop", "ssfer", "simmatch")
 EVERY = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
 LOOK = {"comatch", "crpll", "lion", "pico", "pll_fer", "progressive_teacher", "scn", "simmatch"}  # at the epoch
@@ -112,7 +114,7 @@ def test_replays_end_where_the_plain_loop_ends(
     run = make_tiny_run(method, epochs=3, steps_per_epoch=5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        record = train(run, tmp_path)
+        record = on_the_cpu(run, tmp_path)
     captures = 3 if method in LOOK else 1
     how = {"steps": "graph", "captures": captures, "difference": 0.0, "rounding": 0.0}
     assert record["execution"].items() >= how.items()
@@ -135,7 +137,7 @@ def test_other_recipes(
     plain_sgd = torch.optim.SGD
     monkeypatch.setattr(torch.optim, "SGD", lambda *args, **named: plain_sgd(*args, **{**named, "fused": True}))
     run = make_tiny_run("remop", epochs=2, **changes)
-    assert train(run, tmp_path)["execution"]["steps"] == "graph"
+    assert on_the_cpu(run, tmp_path)["execution"]["steps"] == "graph"
     ends_like_the_plain_loop(tmp_path, run)
 
 
@@ -155,8 +157,8 @@ def test_stopped_and_gone_on_with(
 
     monkeypatch.setattr(graphed.Steps, "do", counted)
     with pytest.raises(Interrupted, match="stopped after step 7 of 15"):
-        train(run, tmp_path)
-    assert train(run, tmp_path)["execution"]["captures"] == 1
+        on_the_cpu(run, tmp_path)
+    assert on_the_cpu(run, tmp_path)["execution"]["captures"] == 1
     ends_like_the_plain_loop(tmp_path, run)
 
 
@@ -167,7 +169,7 @@ def test_only_the_epoch_that_a_graph_was_captured_in_is_its_own(
     """Epochs too short to be captured anew run step by step."""
     monkeypatch.setattr(graphed, "WORTH", 6)
     run = make_tiny_run("simmatch")
-    about = train(run, tmp_path)["execution"]
+    about = on_the_cpu(run, tmp_path)["execution"]
     assert (about["steps"], about["why"]) == (
         "one by one", "the method looks at the epoch, and one of 5 steps repays no capture",
     )  # fmt: skip
@@ -199,10 +201,10 @@ def test_a_step_that_is_not_static_does_not_pass_the_proof(
     monkeypatch.setattr(Step, "body", reads_a_number)
     run = make_tiny_run("fixmatch")
     with pytest.warns(UserWarning, match="a graph's steps differ from others by .* one by one from here on"):
-        about = train(run, tmp_path / "graph")["execution"]
+        about = on_the_cpu(run, tmp_path / "graph")["execution"]
     assert about["steps"] == "one by one" and about["difference"] > 0 and about["rounding"] == 0.0
     monkeypatch.setattr(graphed, "why_eager", lambda *args: "no GPU")
-    train(run, tmp_path / "eager")
+    on_the_cpu(run, tmp_path / "eager")
     assert_same_weights(tmp_path / "graph", tmp_path / "eager")
 
 
@@ -218,16 +220,16 @@ def test_a_capture_that_fails_is_one_warning(
 
     monkeypatch.setattr(graphed, "CudaCapture", lambda device: refuse)
     with pytest.warns(UserWarning, match="the capture failed: CUDA out of memory") as caught:
-        about = train(run, tmp_path)["execution"]
+        about = on_the_cpu(run, tmp_path)["execution"]
     assert len(caught) == 1
     assert about["why"] == "the capture failed: CUDA out of memory."
     ends_like_the_plain_loop(tmp_path, run)
 
 
 def test_without_a_gpu_or_a_wish_for_one(make_tiny_run: MakeRun, tmp_path: Path) -> None:
-    record = train(make_tiny_run(epochs=1), tmp_path / "auto")
+    record = on_the_cpu(make_tiny_run(epochs=1), tmp_path / "auto")
     assert (record["execution"]["steps"], record["execution"]["why"]) == ("one by one", "no GPU")
-    record = train(make_tiny_run(epochs=1), tmp_path / "off", mode=Mode(graph="off"))
+    record = on_the_cpu(make_tiny_run(epochs=1), tmp_path / "off", mode=Mode(graph="off"))
     assert (record["execution"]["graph"], record["execution"]["why"]) == ("off", "--graph off")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ferbench.methods import METHODS
 EndsLike = Callable[..., None]
 StopInStep = Callable[[int, pytest.MonkeyPatch], None]
 MakeRun = Callable[..., Run]
+on_the_cpu = partial(train, device=torch.device("cpu"))
 QUICK = ("fixmatch", "remop", "leaf", "ssfer", "simmatch", "dash")
 EVERY = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
 
@@ -37,8 +39,8 @@ def test_same_bits_as_the_plain_loop(
     with monkeypatch.context() as patch:
         stop_in_step(5, patch)
         with pytest.raises(Interrupted, match="stopped after step 5 of 14"):
-            train(run, tmp_path)
-    train(run, tmp_path)
+            on_the_cpu(run, tmp_path)
+    on_the_cpu(run, tmp_path)
     ends_like_the_plain_loop(tmp_path, run)
 
 
@@ -62,7 +64,7 @@ def test_same_bits_under_other_recipes(
 ) -> None:
     monkeypatch.setattr(feed, "LOG_EVERY", 4)
     run = make_tiny_run("remop", **{"epochs": 2, "steps_per_epoch": 5, "options": {"center_lr": 0.1}, **changes})
-    train(run, tmp_path)
+    on_the_cpu(run, tmp_path)
     ends_like_the_plain_loop(tmp_path, run)
 
 
@@ -70,7 +72,7 @@ def test_the_witness_notices_another_step(
     make_tiny_run: MakeRun, tmp_path: Path, ends_like_the_plain_loop: EndsLike
 ) -> None:
     run = make_tiny_run("fixmatch", epochs=1)
-    train(run, tmp_path)
+    on_the_cpu(run, tmp_path)
 
     @torch.no_grad()
     def disturb(state: State) -> None:
