@@ -6,12 +6,14 @@ Shapes are static and nothing waits for the device, so a training step can be ca
 
 from ferbench.kernels.ambiguous.op import ambiguous_loss
 from ferbench.kernels.augmentation.op import augment
-from ferbench.kernels.center_etf.op import Rows, center_etf_loss
+from ferbench.kernels.center_etf.op import center_etf_loss
+from ferbench.kernels.center_etf.reference import Rows
 from ferbench.kernels.contrast.op import info_nce
 from ferbench.kernels.dispatch import Impl
 from ferbench.kernels.ema.op import MovingAverage, ema_update
 from ferbench.kernels.gate.op import mix_experts, topk_gate
-from ferbench.kernels.head.op import Head, consistency_head
+from ferbench.kernels.head.op import consistency_head
+from ferbench.kernels.head.reference import Head
 from ferbench.kernels.pseudo.op import pseudo_label
 
 __all__ = [

@@ -106,8 +106,8 @@ def has_shape(op: str, name: str, tensor: Tensor, shape: tuple[int | None, ...])
                 break
         else:
             return
-    want = ", ".join("*" if size is None else str(size) for size in shape)
-    raise ValueError(f"{op}: {name} must have shape [{want}], not {list(sizes)}")
+    wanted = ", ".join("*" if size is None else str(size) for size in shape)
+    raise ValueError(f"{op}: {name} must have shape [{wanted}], not {list(sizes)}")
 
 
 def accumulate_dtype(*tensors: Tensor) -> torch.dtype:

@@ -7,6 +7,7 @@ Legend: B rows, K classes, P positive and N negative set; p_ pointer, i_ program
 registers. K and the strides are constants of a run and of the compiled kernel: only then are loads as wide as can be.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: disable-error-code="assignment, misc"
 
 from __future__ import annotations
 

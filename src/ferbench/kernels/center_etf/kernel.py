@@ -295,11 +295,11 @@ class Launchable:
         self.flags: list[bool] = []
         for rows in both:
             mask = rows.labels if rows.mask is None else rows.mask
-            by_tensor = isinstance(rows.divisor, Tensor)
-            self.tensors += [rows.features, rows.labels, mask, rows.divisor if by_tensor else centers]
-            self.divisors.append(1.0 if by_tensor else rows.divisor)
+            by_tensor, number = (rows.divisor, 1.0) if isinstance(rows.divisor, Tensor) else (centers, rows.divisor)
+            self.tensors += [rows.features, rows.labels, mask, by_tensor]
+            self.divisors.append(number)
             self.strides += [*rows.features.stride(), rows.labels.stride(0), mask.stride(0)]
-            self.flags += [rows.mask is not None, by_tensor]
+            self.flags += [rows.mask is not None, isinstance(rows.divisor, Tensor)]
         self.flags.insert(2, other is not None)
         self.counts = one.features.shape[0], 0 if other is None else other.features.shape[0]
 
@@ -326,7 +326,8 @@ def center_etf_forward(centers: Tensor, one: Rows, other: Rows | None, paper: bo
         columns = power_of_two(classes)
         options = {
             "EPS": torch.finfo(dtype).eps, "SPAN": SPAN, "DB": min(512, power_of_two(width)),
-            "PAIR_BLOCK": min(512, power_of_two(width), PAIR_ELEMENTS // columns**2), "num_warps": 8,
+            "PAIR_BLOCK": min(512, power_of_two(width), PAIR_ELEMENTS // columns**2 * 4 // dtype.itemsize),
+            "num_warps": 8,
         }  # fmt: skip
         scalars = *sets.counts, width, *centers.stride(), *sets.strides
         return Plan((1 + programs,), scalars, sets.constants(centers, paper, dtype) | options)

@@ -4,6 +4,7 @@ Legend: B rows, K classes; p_ pointer, i_ program index, o_ offsets, m_ mask, b_
 are constants of a run and of the compiled kernel: only then are the loads as wide as the hardware's.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: disable-error-code="assignment, misc"
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class InfoNce(Case):
             return super().check(inputs)
         some = torch.arange(64, device=inputs[0].device) * (len(inputs[0]) // 64)
         loss, *gradients = self.step(self.ours, inputs)
-        truth = sampled(*(x.detach() for x in inputs), some, self.incoming([loss])[0])
+        truth = sampled(inputs[0].detach(), inputs[1].detach(), some, self.incoming([loss])[0])
         plain = [value.to(inputs[0].dtype if value.dim() else torch.float32) for value in truth]
         return [loss, *(gradient[some] for gradient in gradients)], plain, truth
 
@@ -120,14 +120,14 @@ def metric_learning(a: Tensor, b: Tensor) -> Sequence[Tensor]:
     """pytorch-metric-learning's loss, whose memory grows with the cube of the samples."""
     if len(a) > 512:
         raise Unfit("memory for positives times negatives")
-    from pytorch_metric_learning.losses import NTXentLoss
+    from pytorch_metric_learning.losses import NTXentLoss  # type: ignore[import-not-found]
 
     return [NTXentLoss(temperature=TEMPERATURE)(torch.cat((a, b)), torch.arange(len(a), device=a.device).repeat(2))]
 
 
 def inf_cl(a: Tensor, b: Tensor) -> Sequence[Tensor]:
     """Inf-CL's loss in both directions between the views; the rows of a view do not meet each other in it."""
-    from inf_cl.flash import _cal_flash_loss
+    from inf_cl.flash import _cal_flash_loss  # type: ignore[import-not-found]
 
     left, right = (F.normalize(x.float(), dim=1) for x in (a, b))
     labels, width = torch.arange(len(a), device=a.device), min(256, a.shape[1])
