@@ -145,6 +145,8 @@ def _own_fold(faces: FaceSet, known: Indices, folds: int, fold: int) -> Indices:
 def _shuffled_fold(faces: FaceSet, known: Indices, folds: int, fold: int, seed: int) -> Indices:
     if folds > len(known):
         raise DataError(f"{faces.name}: {len(known)} training images are too few for {folds} folds")
+    if not 0 <= seed < 2**32:
+        raise DataError(f"split kfold: fold_seed must be from 0 to {2**32 - 1:,}, not {seed}")
     by_path = known[np.argsort(faces.ids[known])]
     _, held = list(KFold(folds, shuffle=True, random_state=seed).split(by_path))[fold - 1]
     return by_path[np.asarray(held, np.int64)]
