@@ -102,7 +102,10 @@ def test_the_command_prints_and_writes(ferbench: Ferbench, tmp_path: Path) -> No
         (("synthetic", "balanced:per_class", *TINY), "per_class: write it as NAME=VALUE"),
         (("synthetic", "balanced:per_class=30", *TINY), "too few training images for split balanced"),
         (("synthetic", "full:happiness=3", *TINY), "split full: does not take 'exceptions'"),
-        (("synthetic", "full", *TINY, "--out", "/dev/null/s.json"), "/dev/null/s.json: File exists; name another file for the split"),
+        (
+            ("synthetic", "full", *TINY, "--out", "/dev/null/s.json"),
+            "/dev/null/s.json: File exists; name another file for the split",
+        ),
     ],
     ids=["data set", "kind", "no number", "no value", "short", "exception", "out"],
 )
