@@ -104,7 +104,7 @@ def test_the_command_prints_and_writes(ferbench: Ferbench, tmp_path: Path) -> No
         (("synthetic", "full:happiness=3", *TINY), "split full: does not take 'exceptions'"),
         (
             ("synthetic", "full", *TINY, "--out", "/dev/null/s.json"),
-            "/dev/null/s.json: File exists; name another file for the split",
+            "File exists; name another file for the split",
         ),
     ],
     ids=["data set", "kind", "no number", "no value", "short", "exception", "out"],
