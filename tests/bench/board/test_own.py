@@ -155,7 +155,6 @@ def test_list_of_runs_with_states_and_short_names(
         ("runs", "--results"),
         ("verify",),
         ("compare", "a", "b", "--results"),
-        ("plot", "confusion", "demo", "--results"),
     ],
 )
 def test_a_results_folder_that_is_not_there_is_an_error_and_is_not_made(

@@ -126,7 +126,7 @@ def _onnx(run: FinishedRun, out: Path) -> str:
     except ImportError as error:
         raise RunError("ONNX needs more packages: pip install 'ferbench[onnx]'") from error
     size = run.recipe.input_size
-    model = _Scores(run.method.cpu().to(memory_format=torch.contiguous_format)).eval()  # type: ignore[call-overload]
+    model = _Scores(run.method.cpu().to(memory_format=torch.contiguous_format)).eval()
     images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     batch = torch.export.Dim("images", min=1, max=65536)
     try:

@@ -47,14 +47,14 @@ def _tensorboard(name: str, spec: Mapping[str, Any], lines: list[dict[str, Any]]
     folder = out / name
     if folder.exists():
         raise RunError(f"{folder} is there already; give another --out, or move it away")
-    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder)) as writer:
         table = "\n".join(
             ["| setting | value |", "|---|---|", *(f"| {key} | {value} |" for key, value in _settings(spec))]
         )
-        writer.add_text("settings", table, 0)  # type: ignore[no-untyped-call]
+        writer.add_text("settings", table, 0)
         for line in lines:
             for key, value in numbers(line):
-                writer.add_scalar(key, value, int(line["step"]))  # type: ignore[no-untyped-call]
+                writer.add_scalar(key, value, int(line["step"]))
     return f"{len(lines)} epochs in {folder}"
 
 

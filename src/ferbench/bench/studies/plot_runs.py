@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ferbench.bench.board.frame import existing
 from ferbench.bench.board.run_names import find_cells, find_folder, no_such_run
 from ferbench.bench.files import reason
 from ferbench.bench.tables.counted import counted_runs
@@ -38,7 +37,7 @@ def find_runs(target: str, results: Path) -> list[PlotRun]:
 
     Raises RunError where there is none or it is not finished, ProtocolError for a wrong part of a protocol's name.
     """
-    if folder := find_folder(target, existing(results)):
+    if folder := find_folder(target, results):
         return [_single(folder)]
     try:
         chosen = {cell.id: cell for cell in find_cells(target, results)}
