@@ -229,7 +229,7 @@ def test_what_is_decayed(make_faces: MakeFaces) -> None:
 def test_bad_requests_are_one_line(make_faces: MakeFaces) -> None:
     with pytest.raises(MethodError, match="unknown objective 'mea'; did you mean 'mae'"):
         resolve("mea", {}, SMALL, [({}, make_faces())], 1)
-    with pytest.raises(MethodError, match="unknown option 'mask' for mae"):
+    with pytest.raises(MethodError, match="mae: unknown option 'mask'"):
         resolve("mae", {"mask": 1}, SMALL, [({}, make_faces())], 1)
     with pytest.raises(MethodError, match="option 'mask_ratio' of mae cannot be 'much'; it takes a number"):
         resolve("mae", {"mask_ratio": "much"}, SMALL, [({}, make_faces())], 1)
