@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from ferbench.bench.tables import reproduce
 from ferbench.bench.training.state import Run
 from ferbench.bench.training.steps import mode
 from ferbench.bench.training.steps.mode import Mode, ModeError, ask_mode, compile_network, why_eager
@@ -71,22 +70,3 @@ def test_the_network_is_compiled_under_the_names_it_had(
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *args, **named: compiled.append(self))
     compile_network(method)
     assert [type(module).__name__ for module in compiled] == ["Classifier"] and list(method.state_dict()) == names
-
-
-@pytest.mark.parametrize(
-    ("visible", "count", "expected"),
-    [(None, 2, ["0", "1", "0"]), ("3,5", 2, ["3", "5", "3"]), ("GPU-a", 1, ["GPU-a"] * 3), (None, 0, [None] * 3)],
-)
-def test_workers_are_spread_over_the_gpus(
-    monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int, expected: list[str | None]
-) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
-    found = reproduce.gpus()
-    given = [reproduce.worker_environment(number, found).get("CUDA_VISIBLE_DEVICES") for number in range(3)]
-    assert given == expected
-    if count:
-        assert (reproduce.default_jobs(9), reproduce.default_jobs(1)) == (count, 1)
