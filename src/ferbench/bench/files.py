@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbench.errors import UserError
+from ferbench.errors import UserError, shown
 
 TEMPORARY = ".ferbench-"  # .ferbench-HOST-PROCESS-NUMBER.tmp
 FORGOTTEN_S = 24 * 3600.0  # after a day without a change nobody on another machine still writes
@@ -46,13 +46,16 @@ class FileError(UserError):
 
 
 def write(path: Path, fill: Callable[[BinaryIO], object], *, sealed: bool = False) -> None:
-    """Write a file whole or not at all; `sealed`: a zip archive that ends in its digest.
+    """Write a file whole or not at all, and sweep what dead processes left half written beside it.
+
+    sealed: a zip archive that ends in its digest.
 
     Raises FileError with the reason when the disk refuses.
     """
     temporary = path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{next(_number)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         with temporary.open("x+b") as file:
             fill(file)
             if sealed:
@@ -184,7 +187,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 def reason(error: BaseException) -> str:
     """An exception in one short line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:200]
+    return shown(" ".join(str(text).split()))[:200]
 
 
 def _unreadable(path: Path, error: BaseException) -> NoReturn:

@@ -6,20 +6,13 @@ lines and in tables alike. Only process 0 of a torchrun speaks.
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-# C0 and C1 controls, line and paragraph separators, marks that turn the direction of text, and lone surrogates
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def shown(text: str) -> str:
-    """`text` in one line, with its control characters written out."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+from ferbench.errors import shown as shown
 
 
 class Terminal(Console):

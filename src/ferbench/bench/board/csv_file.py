@@ -9,7 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 
 from ferbench.bench.board.leaderboard import Line
-from ferbench.bench.files import sweep
 from ferbench.bench.terminal import shown
 from ferbench.bench.training import records
 
@@ -27,7 +26,6 @@ def write_csv(lines: Iterable[Line], path: Path) -> None:
     writer.writerow(COLUMNS)
     for line in ordered(lines):
         writer.writerow(cell(getattr(line, name)) for name in COLUMNS)
-    sweep(path.parent)  # what a killed command left of the table it was writing
     records.write(path, lambda file: file.write(text.getvalue().encode()))
 
 

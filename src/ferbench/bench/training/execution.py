@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 
-from ferbench.bench.files import reason, sweep
+from ferbench.bench.files import reason
 from ferbench.bench.training import records
 from ferbench.bench.training.environment import device_name, processor_name
 
@@ -106,13 +106,11 @@ class Execution:
 def take_up(
     checkpoint: Path, identity: str, execution: Execution, note: Callable[[str], None], *, keeper: bool = True
 ) -> dict[str, Any] | None:
-    """The saved state of a run that goes on; None for one that begins. Sweeps what a killed life left half written.
+    """The saved state of a run that goes on; None for one that begins.
 
     A damaged checkpoint is set aside and said. identity: the spec's hash; keeper: whether this process may rename.
     Raises RunError for the checkpoint of another run, or of other code.
     """
-    if keeper:
-        sweep(checkpoint.parent)
     try:
         saved = records.load_checkpoint(checkpoint, identity)
     except records.NoCheckpoint:

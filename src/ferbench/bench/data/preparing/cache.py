@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.fingerprint import image_digests, pixel_fingerprint
+from ferbench.bench.files import FileError, read_json
 
 FORMAT = 2  # raise when the meaning of a stored array changes: older folders are then decoded again
 ABANDONED_S = 24 * 3600.0
@@ -212,8 +213,7 @@ def recall(dataset: str, cache: Path | None = None) -> Path | None:
     """The folder last remembered for `dataset` in `cache` (default: cache_root()), None where there is none."""
     cache = cache or cache_root()
     try:
-        name = json.loads((cache / f"{dataset}.json").read_text(encoding="utf-8"))["folder"]
-        folder = cache / str(name)
-    except (OSError, KeyError, TypeError, ValueError):
+        folder = cache / str(read_json(cache / f"{dataset}.json")["folder"])
+    except (FileError, KeyError):
         return None
     return folder if folder.is_dir() else None

@@ -70,9 +70,10 @@ def make_split(faces: FaceSet, recipe: str, parameters: Parameters, seed: int) -
         raise DataError(f"{faces.name}: split {recipe} {dict(parameters)} leaves no label for {', '.join(empty)}")
     labelled, validation = _draw(faces, train, requested, float(cast(float, parameters.get("validation", 0.0))), seed)
     used = validation if parameters.get("overlap") else np.concatenate([labelled, validation])
+    unlabelled = np.sort(np.setdiff1d(train, used, assume_unique=True))
     whole = assembled(
         faces, recipe, parameters, seed, requested, sizes,
-        {"labelled": labelled, "unlabelled": np.setdiff1d(train, used), "validation": validation, "test": test},
+        {"labelled": labelled, "unlabelled": unlabelled, "validation": validation, "test": test},
         _taught(faces, labelled, float(cast(float, parameters.get("noise", 0.0))), seed),
     )  # fmt: skip
     numbers = cast(Mapping[str, int], parameters)
@@ -129,7 +130,7 @@ def _training_and_test(faces: FaceSet, recipe: str, parameters: Parameters, seed
         held = _own_fold(faces, known, folds, fold)
     else:
         held = _shuffled_fold(faces, known, folds, fold, int(values.get("fold_seed", FOLD_SEED)))
-    return np.setdiff1d(faces.train, held), np.sort(held)
+    return np.sort(np.setdiff1d(faces.train, held, assume_unique=True)), np.sort(held)
 
 
 def _own_fold(faces: FaceSet, known: Indices, folds: int, fold: int) -> Indices:
@@ -152,15 +153,33 @@ def _shuffled_fold(faces: FaceSet, known: Indices, folds: int, fold: int, seed: 
     return by_path[np.asarray(held, np.int64)]
 
 
+_RANKS: dict[tuple[str, int], NDArray[np.int64]] = {}
+MOST_RANKS = 8  # kept; the splits of a table have few seeds
+
+
+def _ranks(faces: FaceSet, seed: int) -> NDArray[np.int64]:
+    """[N] the place of every image in the order of the SHA-256 of "seed/path", kept for the next split."""
+    key = (faces.fingerprint, seed)
+    if key not in _RANKS:
+        digests = b"".join(hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in faces.ids.tolist())
+        words = np.frombuffer(digests, ">u8").reshape(-1, 4)
+        rank = np.empty(len(faces.ids), np.int64)
+        rank[np.lexsort(words.T[::-1])] = np.arange(len(faces.ids))
+        if len(_RANKS) >= MOST_RANKS:
+            _RANKS.pop(next(iter(_RANKS)))
+        _RANKS[key] = rank
+    return _RANKS[key]
+
+
 def _draw(
     faces: FaceSet, train: Indices, requested: Mapping[str, int], held_out: float, seed: int
 ) -> tuple[Indices, Indices]:
     labelled: list[int] = []
     validation: list[int] = []
+    rank = _ranks(faces, seed)
     for code, name in enumerate(faces.classes):
         members = train[faces.labels[train] == code]
-        order = sorted(members, key=lambda index: hashlib.sha256(f"{seed}/{faces.ids[index]}".encode()).digest())
-        chosen = order[: requested[name]]
+        chosen = members[np.argsort(rank[members])][: requested[name]].tolist()
         held = min(round(held_out * len(chosen)), len(chosen) - 1)
         validation += chosen[:held]
         labelled += chosen[held:]
@@ -195,7 +214,7 @@ def assembled(
     apart = [part for part in PARTS if not (part == "labelled" and parameters.get("overlap"))]
     everything = np.concatenate([parts[part] for part in apart])
     outside = np.concatenate([parts["validation"], parts["test"]])
-    if len(np.unique(everything)) != len(everything) or np.isin(parts["labelled"], outside).any():
+    if (len(everything) and np.bincount(everything).max() > 1) or np.isin(parts["labelled"], outside).any():
         raise DataError(f"{faces.name}: labelled, unlabelled, validation and test images overlap in split {recipe}")
     digest = hashlib.sha256()
     for part in PARTS:
