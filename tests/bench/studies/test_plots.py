@@ -183,7 +183,7 @@ DAMAGE: dict[str, tuple[str, str, bytes | None, str]] = {
     "half history": ("curves", "metrics.jsonl", b'{"epoch": 1', "metrics.jsonl: cannot be read"),
     "other history": ("curves", "metrics.jsonl", b'{"epoch": 1}\n', "metrics.jsonl: cannot be read"),
     "half spec": ("curves", "spec.json", b"{", "spec.json: cannot be read"),
-    "other spec": ("curves", "spec.json", b"{}", "spec.json: lacks or garbles 'dataset'"),
+    "other spec": ("curves", "spec.json", b"{}", "spec.json: method is missing"),
 }
 
 

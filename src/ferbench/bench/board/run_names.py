@@ -97,4 +97,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 def no_such_run(target: str, results: Path, error: ProtocolError) -> RunError:
     """What to say of a target that is neither a run nor cells."""
-    return RunError(f"no run '{target}' in {results / 'runs'} (`ferbench runs` lists them), and {error}")
+    return RunError(f"no run '{target}' in {results / 'runs'}, and {error}; `ferbench runs` lists runs")

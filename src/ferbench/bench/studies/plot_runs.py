@@ -96,4 +96,6 @@ def read_history(run: PlotRun) -> Sequence[dict[str, Any]]:
             ) from error
         plain = {key: value for key, value in line.items() if not isinstance(value, dict)}
         history.append({**numbers(plain, path, "an epoch"), "test": numbers(scored, path, "test")})
+    if not any(line["test"] for line in history):
+        raise RunError(f"{path}: cannot be read: no epoch was scored; run it again")
     return history
