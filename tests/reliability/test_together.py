@@ -55,7 +55,7 @@ def test_two_writers_and_a_reader(tmp_path: Path, write: Callable[[Path], None],
 
 def test_two_leaderboards_at_once(tmp_path: Path) -> None:
     spec, record = spec_and_record()
-    put(tmp_path / "results" / "runs" / "good", spec, record)
+    put(tmp_path / "results" / "runs" / records.run_id(spec), spec, record)
     for _ in range(amount("ROUNDS", 1)):
         asked = ("leaderboard", "--paper", "demo")
         all_fine([command(*asked, folder=tmp_path) for _ in range(2)])

@@ -16,6 +16,7 @@ from ferbench.bench.tables.extras import read_extras
 from ferbench.bench.tables.settings import DATA, folds_of, same_run, settings
 from ferbench.bench.tables.stored import StoredRun, read_stored
 from ferbench.bench.training import records
+from ferbench.bench.training.standing import ASIDE
 from ferbench.methods import MethodError, Variant
 from ferbench.protocols import Cell, Protocol, cells, load_protocol, protocol_names
 
@@ -146,7 +147,7 @@ def _serving(
     """A run for each cell it serves; none for one of no protocol that is asked for."""
     name, spec = stored.name, stored.spec
     try:
-        if name != (named := records.run_id(spec)) and _dated(stored.record):
+        if name.partition(ASIDE)[0] != (named := records.run_id(spec)) and _dated(stored.record):
             return Ignored(name, f"its settings are those of {named}: the folder was renamed, or copied and changed")
         key = same_run(spec)
         merged = merged_by(spec["preset"], by_settings.get(key, []))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ferbench.bench.training import records
 
+ASIDE = ".by-"  # in the name of a folder that holds what other code made, before that code's digest
 LOCK, RECORD, FAILURE = ".lock", "record.json", "failed.json"
 
 
@@ -43,7 +44,7 @@ def set_aside(folder: Path, identity: str, code: str) -> Path | None:
     made = _made_by(folder, identity)
     if made in (None, code):
         return None
-    name, number = f"{folder.name}.by-{made}", 1
+    name, number = f"{folder.name}{ASIDE}{made}", 1
     while (aside := folder.with_name(name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     try:
