@@ -527,7 +527,7 @@ def test_erasing_passes_the_gradient_of_the_rest() -> None:
     [
         ("scn", {"beta": 1.5}, "scn: option 'beta' must lie in [0, 1], not 1.5"),
         ("scn", {"relabel_epoch": 0}, "scn: option 'relabel_epoch' must be above 0, not 0"),
-        ("scn", {"relabel": "high"}, "option 'relabel' of scn cannot be 'high'; it takes 'low', 'all'"),
+        ("scn", {"relabel": "high"}, "scn.relabel: 'high' is not known; valid: low, all"),
         ("rul", {"head_rate": 0.0}, "rul: option 'head_rate' must be above 0, not 0.0"),
         ("eac", {"consistency_weight": -1.0}, "eac: option 'consistency_weight' must be at least 0, not -1.0"),
         ("eac", {"erasing": 2.0}, "eac: option 'erasing' must lie in [0, 1], not 2.0"),

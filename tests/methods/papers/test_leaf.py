@@ -387,7 +387,7 @@ def test_the_learner_s_state_is_handed_through(leaf: Any) -> None:
         ({"top_k": 9}, "leaf: option 'top_k' must lie in 1..8, not 9"),
         ({"partition_threshold": 1.5}, "leaf: option 'partition_threshold' must lie in (0, 1], not 1.5"),
         ({"max_positives": 0}, "leaf: option 'max_positives' must be at least 1, not 0"),
-        ({"expert": "conv"}, "option 'expert' of leaf cannot be 'conv'; it takes 'linear', 'bottleneck', 'residual'"),
+        ({"expert": "conv"}, "leaf.expert: 'conv' is not known; valid: linear, bottleneck, residual"),
     ],
 )
 def test_error_lines(options: dict[str, object], message: str) -> None:
