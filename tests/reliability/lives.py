@@ -1,7 +1,7 @@
 """How much of everything, commands in forked processes, what they leave, a small table.
 
-Each test has a quick form. `FERBENCH_FUZZ`, `_FLIPS`, `_KILLS`, `_ROUNDS` and `_STEPS` set another amount, by which the
-figures of the README were made: FERBENCH_FUZZ=20000 is 20,000 inputs for each reader.
+Each test has a quick form. `FERBENCH_FUZZ`, `_FLIPS`, `_KILLS`, `_ROUNDS`, `_RUNS` and `_STEPS` set another amount:
+FERBENCH_FUZZ=20000 is 20,000 inputs for each reader.
 """
 
 from __future__ import annotations

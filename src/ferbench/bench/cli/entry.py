@@ -43,6 +43,9 @@ def run() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'file'}: {error.strerror or error}", 2)
     except (MemoryError, RuntimeError) as error:  # RuntimeError: torch's, on a GPU and on the CPU
+        if _lost_a_process(error):  # said by whoever is left
+            complain("another process of this run has ended; what was saved is kept: start the same command again")
+            sys.exit(2)
         if not _out_of_memory(error):
             raise
         _fail("out of memory; try a smaller batch_size or input_size", 2)
@@ -62,6 +65,12 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(
         words in str(error) for words in ("can't allocate memory", "out of memory")
     )
+
+
+def _lost_a_process(error: BaseException) -> bool:
+    """Whether the processes that torchrun started cannot go on because one of them is gone."""
+    signs = ("closed by peer", "reset by peer", "gloo", "NCCL")
+    return LAUNCHED in os.environ and any(sign in str(error) for sign in signs)
 
 
 def _help_of(error: typer.BadParameter) -> str:

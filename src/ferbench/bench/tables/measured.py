@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ferbench.bench.files import read_json
 from ferbench.bench.tables.hours import gpu_hours
 from ferbench.errors import UserError
 from ferbench.protocols import NONE, Recipe
@@ -65,8 +65,7 @@ def known(results: Path, device: str, threads: int) -> Known:
     runs = 0
     for path in sorted((results / "runs").glob("*/record.json")):
         try:
-            record = json.loads(path.read_bytes())
-            spec = json.loads(path.with_name("spec.json").read_bytes())
+            record, spec = read_json(path), read_json(path.with_name("spec.json"))
             same = record["device"] == device and (_is_gpu(device) or record["threads"] == threads)
             if record["status"] != "finished" or not same:
                 continue
@@ -76,7 +75,7 @@ def known(results: Path, device: str, threads: int) -> Known:
             recipe = Recipe(**spec["recipe"])
             hours = gpu_hours(recipe, spec.get("unlabelled") != NONE, record["split"]["test"])
             paces.append(seconds * recipe.epochs * recipe.steps_per_epoch / 3600 / hours)
-        except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, UserError):
+        except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError, UserError):
             continue  # a folder that is no run of this version tells nothing
     return Known(
         device, runs, {kind: median(values) for kind, values in steps.items()}, median(paces) if paces else None

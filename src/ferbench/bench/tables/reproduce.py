@@ -23,7 +23,7 @@ from ferbench.bench.tables.claims import LOCKS, claimed, holder
 from ferbench.bench.tables.distinct import indistinct
 from ferbench.bench.tables.implemented import implemented
 from ferbench.bench.tables.runs import Workspace, boxes_warning, resolve_cell
-from ferbench.bench.tables.watched import Noting
+from ferbench.bench.tables.watched import NOTE, Noting
 from ferbench.bench.tables.workers import command_id, gpus, is_worker
 from ferbench.bench.terminal import complain, say
 from ferbench.bench.training import processes, records
@@ -233,6 +233,7 @@ class Table:
             return
         if processes.rank() == 0:
             forget_failure(folder)
+            (folder / NOTE).unlink(missing_ok=True)  # of a worker that was killed
             scored = record["metrics"]["last"]
             say(f"{title}: overall {scored['overall']:.2f} mean {scored['mean']:.2f} ({record['seconds']:.0f} s)")
 
