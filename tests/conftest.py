@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from ferbench.bench.data.faceset import PARTS, FaceSet
-from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
+from ferbench.bench.data.preparing.checks.fingerprint import faceset_fingerprint
 from ferbench.bench.data.splits.draw import make_split
 from ferbench.bench.tables.runs import Workspace, make_run
 from ferbench.bench.tables.settings import candidate_settings, method_settings

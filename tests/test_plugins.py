@@ -20,9 +20,9 @@ from ferbench.bench.cli import main
 from ferbench.bench.data.sets.readers import READERS
 from ferbench.bench.studies.contract import check_method
 from ferbench.bench.templates import KINDS, write_new
-from ferbench.bench.training import records
 from ferbench.bench.training.networks import backbones
 from ferbench.bench.training.networks.backbones import WeightsError, make_classifier
+from ferbench.bench.training.recording import records
 from ferbench.methods import LEARNERS, METHODS, PLUG_INS
 
 Command = Callable[..., int]

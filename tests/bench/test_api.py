@@ -10,7 +10,7 @@ import pytest
 
 import ferbench
 from ferbench.bench.board.leaderboard import collect
-from ferbench.bench.training.records import run_id
+from ferbench.bench.training.recording.records import run_id
 from ferbench.errors import UserError
 
 SMALL = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4}

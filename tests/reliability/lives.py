@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from ferbench.bench import files
-from ferbench.bench.training import records
 from ferbench.bench.training import train as loop
+from ferbench.bench.training.recording import records
 
 TIMES = ("seconds", "step_ms", "peak_memory_mib", "finished_at", "at")
 

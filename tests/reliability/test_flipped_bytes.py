@@ -17,9 +17,9 @@ from reliability.lives import amount
 from ferbench.bench import files
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.cache import load_prepared, write_prepared
-from ferbench.bench.data.preparing.intact import check_images
-from ferbench.bench.training import records
+from ferbench.bench.data.preparing.checks.intact import check_images
 from ferbench.bench.training.networks.backbones import WeightsError, load_weights, make_classifier
+from ferbench.bench.training.recording import records
 
 
 def checkpoint(folder: Path) -> tuple[Path, Callable[[], object]]:

@@ -17,7 +17,8 @@ from PIL import Image
 from reliability.fuzzing import fuzz
 from reliability.lives import amount
 
-from ferbench.bench.data.preparing import decode, face_boxes
+from ferbench.bench.data.preparing import decode
+from ferbench.bench.data.preparing.faces import face_boxes
 from ferbench.bench.data.reading import pixel_table, textfile, tree
 from ferbench.bench.data.sets.adience import folds
 from ferbench.bench.data.sets.affectnet import csv as affectnet_csv

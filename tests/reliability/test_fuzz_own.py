@@ -28,14 +28,14 @@ from ferbench.bench.data.sets.synthetic.reader import synthetic
 from ferbench.bench.data.splits.draw import make_split
 from ferbench.bench.data.splits.files import read_split, write_split
 from ferbench.bench.studies.plot_runs import PlotRun, read_history
-from ferbench.bench.tables.counted import Ignored, _cells_by_settings, _serving
-from ferbench.bench.tables.extras import read_extras
-from ferbench.bench.tables.predictions import read_predictions
+from ferbench.bench.tables.counting.counted import Ignored, _cells_by_settings, _serving
+from ferbench.bench.tables.counting.extras import read_extras
+from ferbench.bench.tables.counting.predictions import read_predictions
+from ferbench.bench.tables.counting.stored import read_stored
 from ferbench.bench.tables.settings import settings
-from ferbench.bench.tables.stored import read_stored
 from ferbench.bench.terminal import shown
-from ferbench.bench.training import records
 from ferbench.bench.training.networks.backbones import load_weights, make_classifier
+from ferbench.bench.training.recording import records
 from ferbench.protocols import cells, load_protocol, loader
 from ferbench.protocols.loader import FOLDER
 

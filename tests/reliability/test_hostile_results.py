@@ -18,7 +18,7 @@ import torch
 from reliability.stored_runs import put, spec_and_record
 
 from ferbench.bench import files
-from ferbench.bench.training.records import run_id
+from ferbench.bench.training.recording.records import run_id
 from ferbench.bench.training.train import train
 
 Command = Callable[..., Any]

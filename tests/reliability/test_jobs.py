@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from reliability.lives import amount, assert_same, command, row, write_protocol
 
-from ferbench.bench.tables.claims import claimed, holder
-from ferbench.bench.training import records
+from ferbench.bench.tables.running.claims import claimed, holder
+from ferbench.bench.training.recording import records
 
 FERBENCH = [sys.executable, "-P", "-c", "from ferbench.bench.cli import main; main()"]
 START_S = 240.0  # an interpreter that imports torch on a busy machine
@@ -193,7 +193,7 @@ def test_a_checkpoint_of_other_code_is_not_continued_silently(tmp_path: Path) ->
 
 
 def test_workers_run_nothing_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ferbench.bench.tables import workers
+    from ferbench.bench.tables.running import workers
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "csv.py").write_text("open('RUN', 'w')\nraise SystemExit('a file of this folder was run')\n")
@@ -203,7 +203,7 @@ def test_workers_run_nothing_of_the_current_folder(tmp_path: Path, monkeypatch: 
 
 
 def test_a_failure_is_of_its_command_alone(tmp_path: Path) -> None:
-    from ferbench.bench.training import standing
+    from ferbench.bench.training.recording import standing
 
     standing.note_failure(tmp_path, "one", "diverged")
     assert standing.failure(tmp_path, "one") == "diverged" and standing.failure(tmp_path, "two") is None

@@ -15,7 +15,7 @@ import torch
 from reliability.lives import amount
 
 from ferbench.bench import files
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.train import train
 
 

@@ -14,7 +14,7 @@ from reliability.lives import Child, amount, assert_same, command, fork, row, wr
 from reliability.stored_runs import put, spec_and_record
 
 from ferbench.bench import files
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 
 
 def all_fine(children: list[Child]) -> None:

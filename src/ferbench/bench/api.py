@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 
 from ferbench import plugins
 from ferbench.bench import terminal
-from ferbench.bench.tables.stored import StoredRun, read_stored
+from ferbench.bench.tables.counting.stored import StoredRun, read_stored
 from ferbench.errors import DataError
 from ferbench.protocols import select
 
@@ -45,8 +45,8 @@ def reproduce(
     """
     from ferbench.bench.board.remembered import remember
     from ferbench.bench.cli.options import variant as checked
-    from ferbench.bench.tables.reproduce import execute, failures, make_plan
-    from ferbench.bench.training.records import RunError
+    from ferbench.bench.tables.running.reproduce import execute, failures, make_plan
+    from ferbench.bench.training.recording.records import RunError
 
     plugins.load()
     with _told(quiet):

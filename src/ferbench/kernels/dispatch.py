@@ -67,7 +67,7 @@ def use_triton(op: str, impl: Impl, tensors: Sequence[Tensor], unfit: str | None
 
 
 def unfit_gpu(device: torch.device) -> str | None:
-    """Why a GPU is not one that the kernels are made for, or None: also where there is none and tensors have no values."""
+    """Why a GPU is not one that the kernels are made for, or None; None as well for tensors without values."""
     if _recording is None and not torch.cuda.is_available():
         return None
     machine = target(device)

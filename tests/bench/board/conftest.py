@@ -13,9 +13,9 @@ import pytest
 
 from ferbench.bench.cli import main
 from ferbench.bench.tables.settings import settings
-from ferbench.bench.training import evidence, records
 from ferbench.bench.training.evaluate import select as select_epochs
-from ferbench.bench.training.metrics import metrics
+from ferbench.bench.training.recording import evidence, records
+from ferbench.bench.training.recording.metrics import metrics
 from ferbench.protocols import select
 
 EvidentRun = Callable[..., str]

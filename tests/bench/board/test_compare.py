@@ -10,7 +10,7 @@ import pytest
 from ferbench.bench.board.compare import against, compare, side
 from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.board.statistics import mcnemar
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from tests.bench.board.conftest import DEMO, LABELS, Command, EvidentRun, answered, edit
 
 CLASS_NAMES = ("surprise (30 images)", "fear (10 images)", "happiness (60 images)")

@@ -11,7 +11,7 @@ import pytest
 import ferbench
 from ferbench.bench.board.csv_file import COLUMNS, cell, ordered, write_csv
 from ferbench.bench.board.leaderboard import Line, collect
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from tests.bench.board.conftest import Command, EvidentRun, edit
 
 

@@ -18,7 +18,7 @@ from ferbench.bench.board.csv_file import COLUMNS, write_csv
 from ferbench.bench.board.leaderboard import Leaderboard, Line, collect
 from ferbench.bench.board.shown import render
 from ferbench.bench.cli import main
-from ferbench.bench.tables.implemented import implemented
+from ferbench.bench.tables.planning.implemented import implemented
 from ferbench.bench.terminal import Terminal
 from ferbench.protocols import Protocol, load_protocol, select
 

@@ -13,7 +13,7 @@ from ferbench.bench.board.own import OWN, own_runs
 from ferbench.bench.board.remembered import known_protocols, remember
 from ferbench.bench.board.run_names import find_cells, find_folder, list_runs
 from ferbench.bench.studies.plot_runs import find_runs
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import load_protocol, protocol_names, select
 from tests.bench.board.conftest import Command, EvidentRun, edit
 

@@ -11,7 +11,7 @@ from ferbench.bench.board import resolution
 from ferbench.bench.board.leaderboard import ColumnKey, collect
 from ferbench.bench.board.resolution import BOUND, MEASURED, UNKNOWN, RowRuns, resolve
 from ferbench.bench.board.statistics import quantile, residual
-from ferbench.bench.training import evidence
+from ferbench.bench.training.recording import evidence
 from tests.bench.board.conftest import CLASSES, LABELS, EvidentRun, answered
 
 KEY = ColumnKey("demo", "1", "synthetic-200-20", "overall", "cpu")

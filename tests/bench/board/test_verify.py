@@ -13,7 +13,7 @@ import pytest
 from ferbench.bench.board.verify import verify, verify_run
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.tables.runs import Workspace, resolve_cell
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.train import train
 from ferbench.protocols import select
 from tests.bench.board.conftest import DEMO, LABELS, Command, EvidentRun, edit

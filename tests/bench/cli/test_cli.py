@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from ferbench.bench.tables import listing, reproduce
-from ferbench.bench.tables.claims import claimed
-from ferbench.bench.training import records
+from ferbench.bench.tables.planning import listing
+from ferbench.bench.tables.running import reproduce
+from ferbench.bench.tables.running.claims import claimed
 from ferbench.bench.training import train as loop
+from ferbench.bench.training.recording import records
 
 Command = Callable[..., Any]
 

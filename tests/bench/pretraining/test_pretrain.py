@@ -23,10 +23,10 @@ from ferbench.bench.pretraining.pool import Pool
 from ferbench.bench.pretraining.pretrain import draw_noise, pretrain
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import Pretraining, make_state, resolve
-from ferbench.bench.training import records
 from ferbench.bench.training import train as training
 from ferbench.bench.training.interrupt import Interrupted
 from ferbench.bench.training.networks.backbones import WeightsError, load_weights, make_classifier
+from ferbench.bench.training.recording import records
 from ferbench.methods import MethodError
 
 SMALL = Settings(

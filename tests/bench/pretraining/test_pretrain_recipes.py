@@ -17,8 +17,8 @@ from ferbench.bench.pretraining.options import objective_values
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import Pretraining
 from ferbench.bench.tables.runs import Workspace
-from ferbench.bench.training import records
 from ferbench.bench.training.networks.backbones import WHERE_TO_GET
+from ferbench.bench.training.recording import records
 from ferbench.protocols import ProtocolError, load_protocol, protocol_names
 
 Command = Callable[..., Any]

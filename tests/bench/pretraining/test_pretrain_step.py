@@ -23,8 +23,9 @@ from ferbench.bench.pretraining.pool import Pool
 from ferbench.bench.pretraining.pretrain import draw_noise, pretrain
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import Pretraining, make_state, resolve
-from ferbench.bench.training import records, schedule
+from ferbench.bench.training import schedule
 from ferbench.bench.training.interrupt import Interrupted
+from ferbench.bench.training.recording import records
 
 MakeFaces = Callable[..., FaceSet]
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.data.views.augment import ViewRecipe
 from ferbench.bench.studies.attack import EPSILONS, Attacked, loss, metric, prepare
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from ferbench.methods import METHODS, build, option_values
 from ferbench.methods.base import Method, Prediction
 from ferbench.protocols import load_protocol, select

@@ -12,9 +12,9 @@ import torch
 import ferbench
 from ferbench.bench.studies.exporting import write_weights
 from ferbench.bench.studies.logs import convert, numbers
-from ferbench.bench.tables.finished import FinishedRun, open_finished
-from ferbench.bench.training import records
-from ferbench.bench.training.records import RunError
+from ferbench.bench.tables.counting.finished import FinishedRun, open_finished
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.records import RunError
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ferbench.bench.studies.gradcam import class_activation, focus, stretched, watched
 from ferbench.bench.training.networks.backbones import Classifier, make_classifier
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from ferbench.methods import build, option_values
 from ferbench.methods.base import Method
 

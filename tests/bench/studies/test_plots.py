@@ -15,9 +15,9 @@ from PIL import Image
 
 from ferbench.bench.studies import plots
 from ferbench.bench.studies.plot_runs import find_runs
-from ferbench.bench.tables.predictions import read_predictions
+from ferbench.bench.tables.counting.predictions import read_predictions
 from ferbench.bench.training import train as loop
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from ferbench.bench.training.state import Run
 from ferbench.bench.training.train import train
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ferbench.bench.data.sets.readers import open_dataset
 from ferbench.bench.studies.predict import predicting
-from ferbench.bench.tables.finished import open_finished
+from ferbench.bench.tables.counting.finished import open_finished
 from ferbench.bench.training.networks.backbones import load_weights, make_classifier
 from ferbench.methods import METHODS
 

@@ -13,7 +13,7 @@ import pytest
 
 from ferbench.bench.studies.tune import BOUNDS, grey_wolf
 from ferbench.bench.studies.tune_runs import bounds_of, trial
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import ProtocolError, select
 
 Ferbench = Callable[..., Any]

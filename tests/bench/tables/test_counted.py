@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ferbench.bench.tables.counted import Ignored, counted_runs
+from ferbench.bench.tables.counting.counted import Ignored, counted_runs
 from ferbench.bench.tables.settings import settings
-from ferbench.bench.training.records import run_id, spec_hash
+from ferbench.bench.training.recording.records import run_id, spec_hash
 from ferbench.protocols import Protocol, load_protocol, protocol_names, select
 
 RecordRun = Callable[..., str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ferbench.bench.tables import reproduce, workers
+from ferbench.bench.tables.running import reproduce, workers
 
 
 @pytest.mark.parametrize(

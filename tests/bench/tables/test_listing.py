@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ferbench.bench.tables import hours, listing
-from ferbench.bench.tables.hours import forward_flop, gpu_hours, table_hours
+from ferbench.bench.tables.planning import hours, listing
+from ferbench.bench.tables.planning.hours import forward_flop, gpu_hours, table_hours
 from ferbench.protocols import Cell, cells, load_protocol, protocol_names, select
 from ferbench.protocols.schema import Stage
 
@@ -86,7 +86,7 @@ def test_the_table_of_operations_is_what_counting_gives_and_covers_every_protoco
 def test_list_of_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ada-CM's Table 1 with every method and without; the demo has no paper's recipe and so no estimate."""
     without = {name: None for name in ("vanilla", "fixmatch")}
-    monkeypatch.setattr("ferbench.bench.tables.implemented.METHODS", without)
+    monkeypatch.setattr("ferbench.bench.tables.planning.implemented.METHODS", without)
     lines = {line.split()[0]: line for line in listing.protocols(None)}
     estimate = f"{table_hours(select('adacm/1')):.0f}"
     assert lines["adacm/1"].endswith(

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from ferbench.bench.tables.settings import same_run
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 
 RESULTS = Path(__file__).parents[3] / "results"
 

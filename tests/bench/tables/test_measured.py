@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ferbench.bench.tables.hours import gpu_hours
-from ferbench.bench.tables.measured import Estimate, Known, duration, in_words, known
+from ferbench.bench.tables.planning.hours import gpu_hours
+from ferbench.bench.tables.planning.measured import Estimate, Known, duration, in_words, known
 from ferbench.protocols import load_protocol
 
 CPU, GPU = "AMD EPYC 7B13", "NVIDIA H100 80GB HBM3"

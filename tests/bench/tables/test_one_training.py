@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ferbench.bench.tables.reproduce import make_plan
+from ferbench.bench.tables.running.reproduce import make_plan
 from ferbench.bench.tables.runs import Workspace
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 from ferbench.protocols import cells, load_protocol
 
 TWO_TESTS = """

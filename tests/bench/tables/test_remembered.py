@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ferbench import methods
-from ferbench.bench.tables import remembered
+from ferbench.bench.tables import method_options as remembered
 from ferbench.methods import METHODS, PLUG_INS, MethodError
 
 

@@ -15,11 +15,11 @@ import torchvision
 
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.splits.draw import make_split
-from ferbench.bench.tables.reproduce import claimed, make_plan, seeds_of
+from ferbench.bench.tables.running.reproduce import claimed, make_plan, seeds_of
 from ferbench.bench.tables.runs import Workspace, make_run, resolve_cell
 from ferbench.bench.tables.settings import method_settings, settings
-from ferbench.bench.training import records
 from ferbench.bench.training.networks.backbones import WeightsError, make_classifier
+from ferbench.bench.training.recording import records
 from ferbench.methods import Variant
 from ferbench.protocols import cells, load_protocol, select
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ferbench.bench.tables.listing import methods, tables_with
-from ferbench.bench.tables.step_cost import step_cost
+from ferbench.bench.tables.planning.listing import methods, tables_with
+from ferbench.bench.tables.planning.step_cost import step_cost
 from ferbench.methods import METHODS
 
 COSTS = {  # images with gradient; without

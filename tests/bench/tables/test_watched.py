@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ferbench.bench.tables.watched import NOTE, Noting, Watch, duration
+from ferbench.bench.tables.running.watched import NOTE, Noting, Watch, duration
 from ferbench.bench.terminal import Terminal
 
 MEANS = {"loss": 1.25, "loss/supervised": 1.25}

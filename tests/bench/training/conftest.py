@@ -15,10 +15,11 @@ import torch
 
 from ferbench.bench.data.randomness import derive
 from ferbench.bench.data.views.batches import Batches, ImageStore, Share
-from ferbench.bench.training import records, schedule
+from ferbench.bench.training import schedule
 from ferbench.bench.training import train as loop
 from ferbench.bench.training.evaluate import evaluate, scores
 from ferbench.bench.training.progress import Silent
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.state import Run, State, make_batches, make_state
 from ferbench.bench.training.steps.mode import autocast
 from ferbench.bench.training.steps.sums import Sums

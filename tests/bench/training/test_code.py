@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ferbench.bench.training.code import UNKNOWN, _modules, class_code, digest, method_code
+from ferbench.bench.training.recording.code import UNKNOWN, _modules, class_code, digest, method_code
 from ferbench.methods import METHODS, option_values
 
 SOURCE = '''"""A method."""

@@ -21,11 +21,11 @@ from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.pretraining.pretrain import pretrain
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import resolve
-from ferbench.bench.tables.claims import claimed
-from ferbench.bench.training import records
+from ferbench.bench.tables.running.claims import claimed
 from ferbench.bench.training import train as loop
 from ferbench.bench.training.interrupt import Interrupted
 from ferbench.bench.training.processes import agreed, largest, process_group, rank
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.state import Run
 from ferbench.bench.training.steps.sums import Sums
 from ferbench.bench.training.train import train

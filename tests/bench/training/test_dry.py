@@ -12,7 +12,7 @@ import torch
 from ferbench.bench.data.views.batches import Share
 from ferbench.bench.training.dry import dry_step
 from ferbench.bench.training.progress import Silent
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from ferbench.bench.training.state import make_batches, make_state
 from ferbench.bench.training.train import train
 

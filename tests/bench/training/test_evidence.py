@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score
 
-from ferbench.bench.training import evidence
-from ferbench.bench.training.metrics import confusion, metrics, of_counts, recalls
+from ferbench.bench.training.recording import evidence
+from ferbench.bench.training.recording.metrics import confusion, metrics, of_counts, recalls
 
 LABELS = np.array([2, 0, 1, 0, 2, 2, 0, 1, 2])
 PREDICTED = np.array([2, 0, 0, 1, 2, 0, 0, 1, 2])

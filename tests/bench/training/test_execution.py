@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from ferbench.bench.training import execution, records
 from ferbench.bench.training import train as loop
-from ferbench.bench.training.execution import DAMAGED, Execution
-from ferbench.bench.training.finite import TrainingError, check_scores, not_finite
 from ferbench.bench.training.interrupt import Interrupted, StopRequest
 from ferbench.bench.training.progress import Silent
+from ferbench.bench.training.recording import execution, records
+from ferbench.bench.training.recording.execution import DAMAGED, Execution
+from ferbench.bench.training.recording.finite import TrainingError, check_scores, not_finite
 from ferbench.bench.training.train import train
 
 MakeRun = Callable[..., Any]

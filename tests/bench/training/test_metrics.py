@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ferbench.bench.training.metrics import metrics
+from ferbench.bench.training.recording.metrics import metrics
 
 
 def one_hot(predicted: list[int], classes: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 
 SPEC: dict[str, Any] = {
     "method": "fixmatch",

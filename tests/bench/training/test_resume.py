@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from ferbench.bench.training import records
 from ferbench.bench.training import train as loop
 from ferbench.bench.training.interrupt import Interrupted
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.state import Run
 from ferbench.bench.training.steps import feed
 from ferbench.bench.training.steps.sums import Sums

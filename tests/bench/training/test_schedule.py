@@ -14,7 +14,7 @@ from timm.scheduler import CosineLRScheduler
 from ferbench.bench.training import schedule
 from ferbench.bench.training.networks.backbones import make_classifier
 from ferbench.bench.training.networks.layer_decay import split_by_layer
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from ferbench.bench.training.state import make_optimizer
 from ferbench.methods import Method, build, option_values
 from ferbench.protocols import Recipe

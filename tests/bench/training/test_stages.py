@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from ferbench.bench.board.leaderboard import collect
-from ferbench.bench.tables import reproduce
-from ferbench.bench.tables.counted import counted_runs
-from ferbench.bench.tables.reproduce import claimed, execute, finished, make_plan
+from ferbench.bench.tables.counting.counted import counted_runs
+from ferbench.bench.tables.running import reproduce
+from ferbench.bench.tables.running.reproduce import claimed, execute, finished, make_plan
 from ferbench.bench.tables.runs import Workspace, resolve_cell
 from ferbench.bench.tables.settings import settings
-from ferbench.bench.training import records
 from ferbench.bench.training.networks.backbones import WeightsError, make_classifier
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.stages import Start, finished_start, load_stage
 from ferbench.bench.training.state import Run, make_state
 from ferbench.bench.training.steps.sums import Sums

@@ -22,12 +22,12 @@ from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.views import static
 from ferbench.bench.data.views.augment import ViewRecipe
 from ferbench.bench.data.views.batches import Batches, ImageStore, view_batches
-from ferbench.bench.training import records
 from ferbench.bench.training import train as loop
 from ferbench.bench.training.evaluate import scores, select
-from ferbench.bench.training.finite import TrainingError
-from ferbench.bench.training.metrics import metrics
 from ferbench.bench.training.progress import Silent
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.finite import TrainingError
+from ferbench.bench.training.recording.metrics import metrics
 from ferbench.bench.training.state import Run, make_state
 from ferbench.bench.training.steps.feed import Feed
 from ferbench.bench.training.steps.sums import Sums

@@ -14,10 +14,10 @@ from ferbench.bench.board.own import OWN, own_runs
 from ferbench.bench.board.resolution import evidence_of
 from ferbench.bench.board.run_names import find_cells, find_folder, no_such_run
 from ferbench.bench.board.statistics import Difference, Discordant, mcnemar, paired, student
-from ferbench.bench.tables.counted import Run, counted_runs, runs_of
-from ferbench.bench.training import records
-from ferbench.bench.training.evidence import Evidence
-from ferbench.bench.training.records import RunError
+from ferbench.bench.tables.counting.counted import Run, counted_runs, runs_of
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.evidence import Evidence
+from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import ProtocolError
 
 NO_CELL: Any = None  # a run that is named by itself stands for no cell

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ferbench.bench.board.leaderboard import Line
 from ferbench.bench.terminal import shown
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 
 COLUMNS = tuple(field.name for field in fields(Line))
 FORMULA = ("=", "+", "-", "@")  # how a cell begins that spreadsheets take for one

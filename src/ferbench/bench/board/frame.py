@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ferbench.bench.board.csv_file import COLUMNS, ordered
 from ferbench.bench.board.leaderboard import collect
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 
 if TYPE_CHECKING:
     import pandas as pd

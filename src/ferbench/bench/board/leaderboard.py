@@ -18,8 +18,8 @@ from ferbench.bench.board.own import OWN, own_runs
 from ferbench.bench.board.remembered import known_protocols
 from ferbench.bench.board.resolution import Resolution, evidence_of, resolve, row_runs
 from ferbench.bench.board.statistics import student
-from ferbench.bench.tables.counted import Ignored, Run, counted_runs, runs_of
-from ferbench.bench.tables.implemented import COMPARABLE
+from ferbench.bench.tables.counting.counted import Ignored, Run, counted_runs, runs_of
+from ferbench.bench.tables.planning.implemented import COMPARABLE
 from ferbench.protocols import Cell, Protocol, cells
 
 UNKNOWN = "unknown"  # the code of a run beside runs whose code is known

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ferbench.bench.tables.counted import Run
-from ferbench.bench.tables.stored import StoredRun, read_stored
-from ferbench.bench.training import records
+from ferbench.bench.tables.counting.counted import Run
+from ferbench.bench.tables.counting.stored import StoredRun, read_stored
+from ferbench.bench.training.recording import records
 from ferbench.protocols import Cell, Column, Protocol, Row, Table
 
 OWN = "yours"

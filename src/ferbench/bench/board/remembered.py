@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 from ferbench.protocols import Protocol, load_protocol, protocol_names
 
 FOLDER = "protocols"

@@ -17,9 +17,9 @@ from statistics import fmean
 import numpy as np
 
 from ferbench.bench.board import statistics
-from ferbench.bench.tables.counted import Run
-from ferbench.bench.training import evidence
-from ferbench.bench.training.evidence import Evidence
+from ferbench.bench.tables.counting.counted import Run
+from ferbench.bench.training.recording import evidence
+from ferbench.bench.training.recording.evidence import Evidence
 
 MEASURED, BOUND, UNKNOWN = "measured", "independent errors", "not known"
 PAIRED_METRICS = ("overall", "mean")

@@ -10,8 +10,8 @@ from typing import Any
 
 from ferbench.bench.board.frame import existing
 from ferbench.bench.board.remembered import FOLDER
-from ferbench.bench.training import records
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import Cell, ProtocolError, protocol_names, select
 
 LEAST = 4  # characters of a name's end

@@ -13,7 +13,7 @@ from ferbench.bench.board.own import OWN
 from ferbench.bench.board.resolution import BOUND, UNKNOWN, Resolution
 from ferbench.bench.board.run_names import Listed
 from ferbench.bench.board.statistics import Interval
-from ferbench.bench.tables.implemented import COMPARABLE, implemented
+from ferbench.bench.tables.planning.implemented import COMPARABLE, implemented
 from ferbench.protocols import Cell, Column, Protocol, Published, Table, cells
 
 MOST_COLUMNS = 4  # on a terminal

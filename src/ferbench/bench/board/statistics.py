@@ -15,7 +15,7 @@ seeds. Two usual intervals, given beside it, do not: Student's over seeds alone 
 five seeds that hardly differ), and the percentiles of the hierarchical bootstrap, which draws seeds and images anew,
 are too narrow for two seeds that do differ (85 %) and too wide where they do not.
 
-All differences are in percentage points. Images are sorted by class (`bench/training/evidence.py`).
+All differences are in percentage points. Images are sorted by class (`bench/training/recording/evidence.py`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ferbench.bench.board.leaderboard import Line
-from ferbench.bench.tables.implemented import COMPARABLE
+from ferbench.bench.tables.planning.implemented import COMPARABLE
 from ferbench.protocols import Column, Protocol, Row, Table
 
 

@@ -18,11 +18,11 @@ import numpy as np
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.splits.draw import Split, make_split
 from ferbench.bench.data.splits.pool import for_testing
-from ferbench.bench.training import evidence, records
 from ferbench.bench.training.evaluate import select
-from ferbench.bench.training.evidence import Evidence
-from ferbench.bench.training.metrics import of_counts
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording import evidence, records
+from ferbench.bench.training.recording.evidence import Evidence
+from ferbench.bench.training.recording.metrics import of_counts
+from ferbench.bench.training.recording.records import RunError
 
 CLOSE = 1.001e-4  # metrics are kept with four decimals
 Open = Callable[[str, Mapping[str, Any]], FaceSet]  # reader and options

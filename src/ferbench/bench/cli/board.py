@@ -15,7 +15,7 @@ from ferbench.validation import unknown
 
 if TYPE_CHECKING:
     from ferbench.bench.board.leaderboard import Leaderboard
-    from ferbench.bench.tables.counted import Ignored
+    from ferbench.bench.tables.counting.counted import Ignored
 
 
 @app.command()

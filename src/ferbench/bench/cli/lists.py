@@ -21,7 +21,7 @@ def list_command(
     name: Annotated[str, typer.Argument(help="One of them, to see all about it.")] = "",
 ) -> None:
     """List methods, protocols and data sets."""
-    from ferbench.bench.tables import listing
+    from ferbench.bench.tables.planning import listing
 
     if what and what not in KINDS:
         raise ArgumentError(unknown("list", what, KINDS))

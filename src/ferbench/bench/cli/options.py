@@ -43,7 +43,7 @@ def workspace(results: Path, roots: list[str] | None, weights: list[str] | None)
 def set_threads(threads: int | None) -> None:
     """Use this many CPU threads, also for runs that began with another number; None leaves it to them or torch."""
     if threads:
-        from ferbench.bench.training.execution import ask_threads
+        from ferbench.bench.training.recording.execution import ask_threads
 
         ask_threads(threads)
 

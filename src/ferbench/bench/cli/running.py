@@ -33,8 +33,8 @@ from ferbench.bench.cli.options import (
 from ferbench.bench.terminal import say
 
 if TYPE_CHECKING:
-    from ferbench.bench.tables.measured import Known
-    from ferbench.bench.tables.reproduce import Plan
+    from ferbench.bench.tables.planning.measured import Known
+    from ferbench.bench.tables.running.reproduce import Plan
     from ferbench.bench.tables.runs import Workspace
     from ferbench.bench.training.state import Run
     from ferbench.protocols import Cell
@@ -67,12 +67,13 @@ def train_command(
     compiled: Compile = "off",
 ) -> Path:
     """Train one method on one split."""
-    from ferbench.bench.tables.claims import claimed, holder
+    from ferbench.bench.tables.running.claims import claimed, holder
     from ferbench.bench.tables.settings import describe, method_settings
-    from ferbench.bench.training import processes, records
-    from ferbench.bench.training.code import method_code
+    from ferbench.bench.training import processes
     from ferbench.bench.training.progress import Bar
-    from ferbench.bench.training.standing import finished, finished_before, set_aside
+    from ferbench.bench.training.recording import records
+    from ferbench.bench.training.recording.code import method_code
+    from ferbench.bench.training.recording.standing import finished, finished_before, set_aside
     from ferbench.bench.training.steps.mode import ask_mode
     from ferbench.bench.training.train import train
     from ferbench.protocols import REST, ProtocolError, Recipe, load_protocol
@@ -236,9 +237,9 @@ def reproduce(
     thread unless --threads says otherwise. A run that fails leaves the others alone; it is named at the end.
     """
     from ferbench.bench.data.faceset import DataError
-    from ferbench.bench.tables.reproduce import default_jobs, execute, make_plan, one_thread_each, unfinished
-    from ferbench.bench.tables.watched import Watch
-    from ferbench.bench.tables.workers import end_with_parent, is_worker, run_workers
+    from ferbench.bench.tables.running.reproduce import default_jobs, execute, make_plan, one_thread_each, unfinished
+    from ferbench.bench.tables.running.watched import Watch
+    from ferbench.bench.tables.running.workers import end_with_parent, is_worker, run_workers
     from ferbench.bench.training import processes
     from ferbench.bench.training.steps.mode import ask_mode
 
@@ -307,7 +308,7 @@ def _show(target: str, cells: list[Cell], results: Path) -> None:
 
 def _say_finished(plan: Plan, place: Workspace, again: bool) -> None:
     """How many runs were there before, and by which code, where that is another one."""
-    from ferbench.bench.tables.reproduce import finished_by
+    from ferbench.bench.tables.running.reproduce import finished_by
 
     by_this, by_other = finished_by(plan, place)
     if by_this or by_other:
@@ -319,8 +320,8 @@ def _say_finished(plan: Plan, place: Workspace, again: bool) -> None:
 
 def _refuse_incomplete(plan: Plan, place: Workspace) -> None:
     """Raise RunError where a run of the plan failed or waits for one that did, after a line for each."""
-    from ferbench.bench.tables.reproduce import failures
-    from ferbench.bench.training.records import RunError
+    from ferbench.bench.tables.running.reproduce import failures
+    from ferbench.bench.training.recording.records import RunError
 
     lines = failures(plan, place)
     for line in lines:
@@ -342,8 +343,8 @@ def _say_left_out(plan: Plan) -> None:
 
 def _say_plan(plan: Plan, place: Workspace, jobs: int) -> None:
     """A line per run: its state, its steps, how long it takes, its whole name; then how long all of them take."""
-    from ferbench.bench.tables.measured import duration
-    from ferbench.bench.training.standing import finished
+    from ferbench.bench.tables.planning.measured import duration
+    from ferbench.bench.training.recording.standing import finished
 
     times = _times(place, jobs)
     for _, _, run in plan.runs:
@@ -359,16 +360,16 @@ def _times(place: Workspace, jobs: int) -> Known:
     """What finished runs say of this device; of `jobs` processes each has one CPU thread."""
     import torch
 
-    from ferbench.bench.tables.measured import known
-    from ferbench.bench.training.environment import device_name
+    from ferbench.bench.tables.planning.measured import known
+    from ferbench.bench.training.recording.environment import device_name
 
     return known(place.results, device_name(), 1 if jobs > 1 else torch.get_num_threads())
 
 
 def _how_long(plan: Plan, place: Workspace, jobs: int) -> str:
     """A line on the runs that are not finished."""
-    from ferbench.bench.tables.measured import in_words
-    from ferbench.bench.training.standing import finished
+    from ferbench.bench.tables.planning.measured import in_words
+    from ferbench.bench.training.recording.standing import finished
 
     times, runs = _times(place, jobs), [run for _, _, run in plan.runs if not finished(place.folder(run))]
     found = [times.estimate(run.spec, run.recipe, len(run.test)) for run in runs]

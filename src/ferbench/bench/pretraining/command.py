@@ -11,12 +11,13 @@ from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.pretraining.pretrain import pretrain
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import Pretraining, resolve
-from ferbench.bench.tables.claims import claimed, holder
+from ferbench.bench.tables.running.claims import claimed, holder
 from ferbench.bench.tables.runs import Workspace
 from ferbench.bench.tables.settings import describe
-from ferbench.bench.training import processes, records
+from ferbench.bench.training import processes
 from ferbench.bench.training.progress import Reporter
-from ferbench.bench.training.standing import finished
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.standing import finished
 from ferbench.protocols import Dataset, PretrainingRecipe, ProtocolError, load_protocol
 from ferbench.validation import Value, build
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ferbench.bench.data.views.augment import ViewRecipe
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 
 GAP = 2  # pixels of white between panels
 LEAST = 96  # pixels a panel's side is enlarged to

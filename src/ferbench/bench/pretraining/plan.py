@@ -9,7 +9,7 @@ import torch
 from ferbench.bench.data.views.batches import Share
 from ferbench.bench.pretraining.pretrain import Step
 from ferbench.bench.pretraining.state import Pretraining, make_state
-from ferbench.bench.tables.measured import duration
+from ferbench.bench.tables.planning.measured import duration
 
 WARM_UP, MEASURED = 3, 10  # steps
 

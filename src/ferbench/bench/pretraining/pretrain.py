@@ -29,12 +29,13 @@ from ferbench.bench.pretraining.pictures import write_panels
 from ferbench.bench.pretraining.pool import Pool
 from ferbench.bench.pretraining.settings import Settings
 from ferbench.bench.pretraining.state import Pretraining, State, make_state
-from ferbench.bench.training import processes, records, schedule
-from ferbench.bench.training.code import class_code
-from ferbench.bench.training.execution import Execution, keeps_threads, resume, take_up
-from ferbench.bench.training.finite import TrainingError, check_weights
+from ferbench.bench.training import processes, schedule
 from ferbench.bench.training.interrupt import Interrupted, StopRequest
 from ferbench.bench.training.progress import Reporter, Silent
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.code import class_code
+from ferbench.bench.training.recording.execution import Execution, keeps_threads, resume, take_up
+from ferbench.bench.training.recording.finite import TrainingError, check_weights
 from ferbench.bench.training.steps.feed import LOG_EVERY
 from ferbench.bench.training.steps.step import generator_of
 from ferbench.bench.training.train import LastSaved

@@ -14,8 +14,8 @@ from ferbench.bench.data.randomness import derive
 from ferbench.bench.pretraining import OBJECTIVES, Objective
 from ferbench.bench.pretraining.options import objective_values
 from ferbench.bench.pretraining.settings import Settings
-from ferbench.bench.training import records
 from ferbench.bench.training.networks.backbones import BACKBONES, WeightsError
+from ferbench.bench.training.recording import records
 
 
 @dataclass(frozen=True)

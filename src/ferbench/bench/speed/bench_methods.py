@@ -8,7 +8,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ferbench.bench.tables.step_cost import Trivial, example
+from ferbench.bench.tables.planning.step_cost import Trivial, example
 from ferbench.methods import METHODS
 from ferbench.methods.register import PAPERS, PARTIAL_LABEL
 

@@ -40,7 +40,7 @@ from ferbench.bench.speed.ops.head import ConsistencyHead
 from ferbench.bench.speed.ops.info_nce import InfoNce
 from ferbench.bench.speed.ops.pseudo_label import PseudoLabel
 from ferbench.bench.speed.record import SpeedRow, append, measured
-from ferbench.bench.training.environment import device_name
+from ferbench.bench.training.recording.environment import device_name
 
 CASES: list[type[Case]] = [
     CenterEtf,

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ferbench.bench.files import write
-from ferbench.bench.training.environment import commit, device_name, installed
+from ferbench.bench.training.recording.environment import commit, device_name, installed
 
 METRICS = {"ms": "time", "us": "time", "MiB": "size", "%": "share"}
 

@@ -35,9 +35,9 @@ from torch._C._autograd import DeviceType
 from ferbench.bench.data.views.batches import ImageStore, Share
 from ferbench.bench.speed.record import SpeedRow, append, measured
 from ferbench.bench.speed.ways import CLASSES, Way, authors, make_run, plain, static
-from ferbench.bench.training import records
 from ferbench.bench.training.evaluate import evaluate
 from ferbench.bench.training.progress import Silent
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.state import make_batches, make_state
 from ferbench.bench.training.steps.feed import LOG_EVERY
 from ferbench.bench.training.steps.graphed import Steps

@@ -14,11 +14,11 @@ from ferbench.bench.studies.cost import Cost, backbone_cost, run_cost
 from ferbench.bench.studies.exporting import write_weights
 from ferbench.bench.studies.plot_runs import find_runs
 from ferbench.bench.studies.predict import image_paths, write_scores
-from ferbench.bench.tables.extras import write_extra
-from ferbench.bench.tables.finished import FinishedRun, open_finished, open_test_images
+from ferbench.bench.tables.counting.extras import write_extra
+from ferbench.bench.tables.counting.finished import FinishedRun, open_finished, open_test_images
 from ferbench.bench.tables.runs import Workspace
 from ferbench.bench.training.networks.backbones import BACKBONES
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from ferbench.bench.training.state import view_recipe
 
 

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from ferbench.bench.data.views.augment import ViewRecipe
 from ferbench.bench.data.views.batches import Store, view_batches
 from ferbench.bench.studies.gradcam import focus, watched
-from ferbench.bench.tables.finished import FinishedRun
-from ferbench.bench.training.records import RunError
+from ferbench.bench.tables.counting.finished import FinishedRun
+from ferbench.bench.training.recording.records import RunError
 from ferbench.methods import Method
 
 EPSILONS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.10)  # Table 7

@@ -20,10 +20,10 @@ from torch.overrides import TorchFunctionMode
 
 from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.sets.readers import READERS
-from ferbench.bench.tables.implemented import implemented
+from ferbench.bench.tables.planning.implemented import implemented
+from ferbench.bench.tables.planning.step_cost import CLASSES, Example, Trivial, example
 from ferbench.bench.tables.runs import Workspace
 from ferbench.bench.tables.settings import settings
-from ferbench.bench.tables.step_cost import CLASSES, Example, Trivial, example
 from ferbench.errors import UserError
 from ferbench.methods import METHODS, PLUG_INS, Variant, View, option_values
 from ferbench.protocols import ProtocolError, cells, load_protocol, protocol_names

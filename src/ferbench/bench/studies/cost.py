@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ferbench.bench.tables.finished import FinishedRun
+from ferbench.bench.tables.counting.finished import FinishedRun
 from ferbench.bench.training.networks.backbones import make_classifier
 
 ATTENTION = ("bmm", "baddbmm", "scaled_dot_product")  # operators without weights of their own

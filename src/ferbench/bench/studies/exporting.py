@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from ferbench.bench.data.views.normalisation import MEAN_STD
 from ferbench.bench.studies.predict import export as export_pt
 from ferbench.bench.studies.predict import predicting
-from ferbench.bench.tables.finished import FinishedRun
-from ferbench.bench.training import records
-from ferbench.bench.training.evidence import from_record
-from ferbench.bench.training.metrics import recalls
-from ferbench.bench.training.records import RunError
+from ferbench.bench.tables.counting.finished import FinishedRun
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.evidence import from_record
+from ferbench.bench.training.recording.metrics import recalls
+from ferbench.bench.training.recording.records import RunError
 
 LARGEST_DIFFERENCE = 1e-4  # of a probability, between the model and its ONNX file
 

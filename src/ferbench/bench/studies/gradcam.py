@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ferbench.bench.training.networks.backbones import Classifier
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from ferbench.methods import Prediction
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ferbench.bench.studies.plot_runs import find_runs
-from ferbench.bench.training import records
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.records import RunError
 
 
 def convert(target: str, results: Path, kind: str, out: Path) -> Iterator[str]:

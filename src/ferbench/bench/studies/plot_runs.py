@@ -9,10 +9,10 @@ from typing import Any
 
 from ferbench.bench.board.run_names import find_cells, find_folder, no_such_run
 from ferbench.bench.files import reason
-from ferbench.bench.tables.counted import counted_runs
-from ferbench.bench.tables.stored import numbers, read_stored
-from ferbench.bench.training import records
-from ferbench.bench.training.records import RunError
+from ferbench.bench.tables.counting.counted import counted_runs
+from ferbench.bench.tables.counting.stored import numbers, read_stored
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import ProtocolError, protocol_names
 
 

@@ -23,9 +23,9 @@ from sklearn.metrics import confusion_matrix
 from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.board.sweeps import Series, sweep
 from ferbench.bench.studies.plot_runs import PlotRun, find_runs, read_history
-from ferbench.bench.tables.predictions import read_predictions
-from ferbench.bench.training import records
-from ferbench.bench.training.records import RunError
+from ferbench.bench.tables.counting.predictions import read_predictions
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import select
 
 Named = Iterator[tuple[str, Figure]]  # a file's name without its ending, and what is in it

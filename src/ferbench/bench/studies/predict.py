@@ -17,10 +17,10 @@ from ferbench.bench.data.reading.tree import walk_images
 from ferbench.bench.data.views.augment import apply_plain
 from ferbench.bench.data.views.normalisation import MEAN_STD
 from ferbench.bench.files import FileError, read_bytes, reason
-from ferbench.bench.tables.finished import FinishedRun
-from ferbench.bench.training import records
-from ferbench.bench.training.finite import check_scores
+from ferbench.bench.tables.counting.finished import FinishedRun
 from ferbench.bench.training.networks.backbones import Classifier
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.finite import check_scores
 from ferbench.bench.training.state import view_recipe
 
 BATCH = 64

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 
 Objective = Callable[[Mapping[str, float]], float]  # of values by name, the larger the better
 Bounds = Mapping[str, tuple[float, float]]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ferbench.bench.studies.tune import BOUNDS, Bounds, Search, grey_wolf
-from ferbench.bench.tables.claims import claimed, holder
+from ferbench.bench.tables.running.claims import claimed, holder
 from ferbench.bench.tables.runs import Workspace, resolve_cell
-from ferbench.bench.training import records
-from ferbench.bench.training.standing import finished
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.standing import finished
 from ferbench.bench.training.state import Run
 from ferbench.protocols import Cell, ProtocolError, Recipe, select
 from ferbench.validation import build as build_checked

@@ -1,5 +1,5 @@
 """Which runs does a table need, and which are there?
 
-Start with `reproduce.py`, which turns a protocol's cells into finished runs; `settings.py` says what a run is asked to
-be, `runs.py` joins that with the data, and `counted.py` says which finished runs count for which cells.
+Start with `settings.py`, which says what a run is asked to be; `runs.py` joins that with the data. `planning` lists and
+estimates, `running` gets the runs done, `counting` says which finished ones count for which cells.
 """

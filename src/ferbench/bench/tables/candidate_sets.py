@@ -28,9 +28,10 @@ from ferbench.bench.data.splits.candidates import (
 from ferbench.bench.data.splits.draw import Split, without_part
 from ferbench.bench.data.views.batches import ImageStore
 from ferbench.bench.tables.settings import folds_of, made_from_a_model
-from ferbench.bench.training import evaluate, processes, records
+from ferbench.bench.training import evaluate, processes
 from ferbench.bench.training.progress import Silent
-from ferbench.bench.training.records import Spec
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.records import Spec
 from ferbench.bench.training.state import Run, make_state, view_recipe
 from ferbench.protocols import Recipe
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 from ferbench.errors import UserError
 
 PARTS = ("dataset", "test", "unlabelled")

@@ -20,9 +20,9 @@ from ferbench.bench.data.views.boxes import without_boxes
 from ferbench.bench.files import FileError, open_regular
 from ferbench.bench.tables.candidate_sets import resolve_candidates
 from ferbench.bench.tables.settings import folds_of, settings, sources
-from ferbench.bench.training import records
 from ferbench.bench.training.length import fitted
 from ferbench.bench.training.networks.backbones import WHERE_TO_GET, Classifier, WeightsError, load_weights
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.stages import Start, load_stage
 from ferbench.bench.training.state import Run
 from ferbench.methods import Variant, needs_boxes

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ferbench.bench.data.sets.readers import READERS
 from ferbench.bench.data.splits.candidates import candidate_options, needs_model
-from ferbench.bench.tables.remembered import completed, option_values, takes_candidates
-from ferbench.bench.training.records import Spec, spec_hash
+from ferbench.bench.tables.method_options import completed, option_values, takes_candidates
+from ferbench.bench.training.recording.records import Spec, spec_hash
 from ferbench.errors import DataError
 from ferbench.methods import METHODS, MethodError
 from ferbench.protocols import NONE, REST, Cell, Recipe

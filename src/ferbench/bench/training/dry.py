@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ferbench.bench.data.views.batches import Batches, Share
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.state import Run
 from ferbench.methods import Method, Progress
 

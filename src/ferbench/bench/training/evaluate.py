@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.views.augment import ViewRecipe
 from ferbench.bench.data.views.batches import Batches, ImageStore, view_batches
-from ferbench.bench.training import evidence, records
-from ferbench.bench.training.finite import check_scores
-from ferbench.bench.training.metrics import metrics
 from ferbench.bench.training.networks.features import passed_features
+from ferbench.bench.training.recording import evidence, records
+from ferbench.bench.training.recording.finite import check_scores
+from ferbench.bench.training.recording.metrics import metrics
 from ferbench.bench.training.state import Run, State
 from ferbench.methods import Method
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from ferbench.bench.data.views.batches import ImageStore, Share
-from ferbench.bench.training import records
 from ferbench.bench.training.evaluate import evaluate, finish
 from ferbench.bench.training.progress import Reporter, Silent
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.state import Run, make_batches, make_state
 
 CARRIED_OUT = ("code", "bit-identical", "conditions")  # what a record says of the training itself

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ferbench.bench.training import records
 from ferbench.bench.training.networks.backbones import WeightsError
+from ferbench.bench.training.recording import records
 
 NETWORK = ("model.", "learner.model.")  # where methods keep it; a plug-in has it from its learner
 

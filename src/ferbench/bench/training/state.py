@@ -19,11 +19,11 @@ from ferbench.bench.data.views.augment import ViewRecipe
 from ferbench.bench.data.views.batches import Batches, ImageStore, Share, Store, Stream
 from ferbench.bench.data.views.boxes import known_boxes, without_boxes
 from ferbench.bench.data.views.normalisation import MEAN_STD
-from ferbench.bench.training import records
 from ferbench.bench.training.ema import Averaged
 from ferbench.bench.training.networks.backbones import make_classifier
 from ferbench.bench.training.networks.layer_decay import split_by_layer
 from ferbench.bench.training.progress import Reporter
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.steps.sums import Sums
 from ferbench.methods import Facts, Method, build
 from ferbench.protocols import NONE, Recipe

@@ -23,15 +23,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ferbench.bench.data.randomness import generator
 from ferbench.bench.data.views.batches import Batches, ImageStore, Share, view_batches
-from ferbench.bench.training import processes, records, schedule
-from ferbench.bench.training.code import method_code
+from ferbench.bench.training import processes, schedule
 from ferbench.bench.training.dry import dry_step
 from ferbench.bench.training.evaluate import evaluate, finish, rows_at_once
-from ferbench.bench.training.execution import Execution, keeps_threads, resume, take_up
-from ferbench.bench.training.finite import TrainingError, check_weights
 from ferbench.bench.training.interrupt import Interrupted, StopRequest
 from ferbench.bench.training.length import evaluation_interval
 from ferbench.bench.training.progress import Reporter, Silent
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.code import method_code
+from ferbench.bench.training.recording.execution import Execution, keeps_threads, resume, take_up
+from ferbench.bench.training.recording.finite import TrainingError, check_weights
 from ferbench.bench.training.state import Run, State, make_batches, make_state
 from ferbench.bench.training.steps.graphed import make_steps
 from ferbench.bench.training.steps.mode import Mode, compile_network

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ferbench.bench.board.report.page import write_report
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 from tests.bench.board.conftest import EvidentRun, edit
 from tests.bench.board.report.conftest import Browser
 from tests.bench.board.report.test_page import HOSTILE

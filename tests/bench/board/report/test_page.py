@@ -9,7 +9,7 @@ import pytest
 
 from ferbench.bench.board.report.page import page, write_report
 from ferbench.bench.board.report.pictures import Bar, Curve, Point, curves, differences, scatter, ticks
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 from tests.bench.board.conftest import Command, EvidentRun, edit
 
 
@@ -87,7 +87,7 @@ def test_the_command_of_a_card_gives_the_same_run(tmp_path: Path, evident_run: E
 
     from ferbench.bench.data.sets.readers import open_dataset
     from ferbench.bench.data.splits.draw import make_split
-    from ferbench.bench.training import records
+    from ferbench.bench.training.recording import records
 
     name = evident_run("vanilla", own=True)
     found = re.search(r"<code>(ferbench train .*?)</code>", page(tmp_path))

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing import detect, face_boxes
-from ferbench.bench.data.preparing.detect import Detector, Face, load_detector
-from ferbench.bench.data.preparing.face_boxes import BOX, POINTS, find_faces, parse_faces, source_key
+from ferbench.bench.data.preparing.faces import detect, face_boxes
+from ferbench.bench.data.preparing.faces.detect import Detector, Face, load_detector
+from ferbench.bench.data.preparing.faces.face_boxes import BOX, POINTS, find_faces, parse_faces, source_key
 from ferbench.bench.data.reading.listing import Listing
 from ferbench.bench.data.sets.readers import open_dataset, prepare_dataset
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing import intact
 from ferbench.bench.data.preparing.cache import load_prepared
+from ferbench.bench.data.preparing.checks import intact
 from ferbench.bench.data.sets.readers import open_dataset, prepare_dataset
 
 FakeCopy = Callable[..., Path]

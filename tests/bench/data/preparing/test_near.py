@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ferbench.bench.data.preparing import near
-from ferbench.bench.data.preparing.near import ALIKE, near_copies, thumbnails
+from ferbench.bench.data.preparing.checks import near
+from ferbench.bench.data.preparing.checks.near import ALIKE, near_copies, thumbnails
 from ferbench.bench.data.sets.readers import open_dataset, prepare_dataset
 
 SIZE = 48

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
-from ferbench.bench.data.preparing.verify import compare_counts
+from ferbench.bench.data.preparing.checks.verify import compare_counts
 from ferbench.bench.data.reading.names import AFFECTNET, EMOTIONS
 from ferbench.bench.data.reading.textfile import csv_rows
 from ferbench.bench.data.sets.affectnet import npy as affectnet_npy

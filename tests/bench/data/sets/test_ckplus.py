@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing.verify import compare_counts
+from ferbench.bench.data.preparing.checks.verify import compare_counts
 from ferbench.bench.data.reading.names import CKPLUS
 from ferbench.bench.data.reading.textfile import decode
 from ferbench.bench.data.sets.ckplus import fake as fake_ckplus

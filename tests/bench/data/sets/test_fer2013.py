@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing.verify import compare_counts
+from ferbench.bench.data.preparing.checks.verify import compare_counts
 from ferbench.bench.data.reading.names import FER2013
 from ferbench.bench.data.sets.fake import draw_face
 from ferbench.bench.data.sets.fer2013 import fake as fake_fer2013

@@ -16,7 +16,7 @@ from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.sets.fakes import FAKES
 from ferbench.bench.data.sets.ferplus import reader as ferplus
 from ferbench.bench.data.sets.readers import open_dataset, prepare_dataset
-from ferbench.bench.training.records import run_id
+from ferbench.bench.training.recording.records import run_id
 
 FakeCopy = Callable[..., Path]
 

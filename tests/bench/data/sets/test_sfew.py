@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ferbench.bench.data.faceset import PARTS, DataError
-from ferbench.bench.data.preparing.verify import compare_counts
+from ferbench.bench.data.preparing.checks.verify import compare_counts
 from ferbench.bench.data.sets.readers import open_dataset, prepare_dataset
 from ferbench.bench.data.sets.sfew import fake as fake_sfew
 from ferbench.bench.data.sets.sfew.reader import CLASSES, COUNTS, scan_sfew

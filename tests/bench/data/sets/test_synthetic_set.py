@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
-from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
+from ferbench.bench.data.preparing.checks.fingerprint import faceset_fingerprint
 from ferbench.bench.data.sets.synthetic.expressions import CLASSES
 from ferbench.bench.data.sets.synthetic.reader import class_sizes, synthetic
 

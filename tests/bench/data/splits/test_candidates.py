@@ -18,8 +18,8 @@ from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.preparing.cache import cache_root
 from ferbench.bench.data.sets.readers import open_dataset
 from ferbench.bench.data.splits.candidates import MAKERS, candidate_options, figures, fingerprint, make_candidates
-from ferbench.bench.training import records
 from ferbench.bench.training.progress import Silent
+from ferbench.bench.training.recording import records
 from ferbench.bench.training.state import Run, make_state
 from ferbench.bench.training.train import train
 from ferbench.methods import MethodError

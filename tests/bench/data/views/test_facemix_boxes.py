@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing import face_boxes
-from ferbench.bench.data.preparing.detect import Detector, Face
+from ferbench.bench.data.preparing.faces import face_boxes
+from ferbench.bench.data.preparing.faces.detect import Detector, Face
 from ferbench.bench.data.sets.readers import prepare_dataset
 from ferbench.bench.data.views.batches import Share
-from ferbench.bench.tables.reproduce import make_plan
+from ferbench.bench.tables.running.reproduce import make_plan
 from ferbench.bench.tables.runs import Workspace, resolve_cell
 from ferbench.bench.training.progress import Silent
 from ferbench.bench.training.state import Run, make_batches, make_state

@@ -14,8 +14,8 @@ from urllib.parse import quote
 from ferbench.bench.board.own import OWN
 from ferbench.bench.board.resolution import evidence_of
 from ferbench.bench.board.run_names import Listed
-from ferbench.bench.tables.counted import Run
-from ferbench.bench.tables.implemented import COMPARABLE
+from ferbench.bench.tables.counting.counted import Run
+from ferbench.bench.tables.planning.implemented import COMPARABLE
 from ferbench.protocols import load_protocol
 
 HASH = 12  # characters shown of one

@@ -16,10 +16,10 @@ from ferbench.bench.board.leaderboard import ColumnKey, Leaderboard
 from ferbench.bench.board.report import pictures
 from ferbench.bench.board.resolution import Resolution, evidence_of
 from ferbench.bench.board.shown import interval_text, resolution_text
-from ferbench.bench.tables.counted import Run
-from ferbench.bench.training import records
-from ferbench.bench.training.evidence import Evidence
-from ferbench.bench.training.metrics import recalls
+from ferbench.bench.tables.counting.counted import Run
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.evidence import Evidence
+from ferbench.bench.training.recording.metrics import recalls
 from ferbench.protocols import Column, Protocol, Table
 
 CURVES = (("mean", "mean accuracy, %"), ("overall", "overall accuracy, %"))

@@ -25,8 +25,8 @@ from ferbench.bench.board.report.cards import make_card, results_link
 from ferbench.bench.board.report.columns import ColumnView, column_views
 from ferbench.bench.board.report.tables import table_view
 from ferbench.bench.board.run_names import list_runs
-from ferbench.bench.tables.counted import Run
-from ferbench.bench.training import records
+from ferbench.bench.tables.counting.counted import Run
+from ferbench.bench.training.recording import records
 from ferbench.methods import METHODS
 
 

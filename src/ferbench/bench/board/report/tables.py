@@ -10,8 +10,8 @@ from ferbench.bench.board.leaderboard import Leaderboard, Line
 from ferbench.bench.board.own import OWN
 from ferbench.bench.board.published import published_columns, published_text
 from ferbench.bench.board.shown import resolution_lines, why_empty
-from ferbench.bench.tables.hours import gpu_hours
-from ferbench.bench.tables.implemented import COMPARABLE, implemented
+from ferbench.bench.tables.planning.hours import gpu_hours
+from ferbench.bench.tables.planning.implemented import COMPARABLE, implemented
 from ferbench.errors import UserError
 from ferbench.protocols import Cell, Protocol, Recipe, Row, Table, cells
 

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
-from ferbench.bench.data.preparing.fingerprint import image_digests, pixel_fingerprint
+from ferbench.bench.data.preparing.checks.fingerprint import image_digests, pixel_fingerprint
 from ferbench.bench.files import FileError, read_json
 
 FORMAT = 2  # raise when the meaning of a stored array changes: older folders are then decoded again

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from ferbench.bench.data.preparing.fingerprint import image_digest
+from ferbench.bench.data.preparing.checks.fingerprint import image_digest
+from ferbench.bench.data.preparing.checks.near import thumbnails
 from ferbench.bench.data.preparing.geometry import Matrix, alignment, to_square, warp, window_of
-from ferbench.bench.data.preparing.near import thumbnails
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # no format whose decoder starts another program
 MOST_BYTES = 2**29  # of an encoded image

@@ -11,12 +11,12 @@ import numpy as np
 
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared, recall, remember
-from ferbench.bench.data.preparing.copies import deduplicated
-from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
-from ferbench.bench.data.preparing.intact import check_opened
+from ferbench.bench.data.preparing.checks.copies import deduplicated
+from ferbench.bench.data.preparing.checks.fingerprint import faceset_fingerprint
+from ferbench.bench.data.preparing.checks.intact import check_opened
+from ferbench.bench.data.preparing.checks.watch import hold_unchanged
 from ferbench.bench.data.preparing.listed_report import listed_report
 from ferbench.bench.data.preparing.prepare import prepare_listing
-from ferbench.bench.data.preparing.watch import hold_unchanged
 from ferbench.bench.data.reading.listing import DECODE_OPTIONS, Column, Labelling, ListedSet, Options, part_codes
 from ferbench.bench.data.reading.reader import Progress, Reader, Request
 from ferbench.bench.data.reading.report import PreparedReport

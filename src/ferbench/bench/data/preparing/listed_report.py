@@ -8,8 +8,8 @@ import numpy as np
 
 from ferbench.bench.data.faceset import PARTS, FaceSet
 from ferbench.bench.data.preparing.cache import Prepared
-from ferbench.bench.data.preparing.copies import near_notes
-from ferbench.bench.data.preparing.verify import count_table
+from ferbench.bench.data.preparing.checks.copies import near_notes
+from ferbench.bench.data.preparing.checks.verify import count_table
 from ferbench.bench.data.reading.listing import Labelling
 from ferbench.bench.data.reading.report import CountRow, LabelFileNote, PreparedReport
 

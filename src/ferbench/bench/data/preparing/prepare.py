@@ -15,19 +15,8 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared, put_in_place, seal, write_meta, writing
-from ferbench.bench.data.preparing.decode import BadImage, Decoded, Settings, decode_image, strict_limits
-from ferbench.bench.data.preparing.face_boxes import Faces, find_faces, source_key
-from ferbench.bench.data.preparing.intact import believe, remove_changed
-from ferbench.bench.data.preparing.partial import Partial, finished, partial_work
-from ferbench.bench.data.preparing.prepared_index import index_arrays, size_notes, sizes, stored_form, turned_notes
-from ferbench.bench.data.preparing.stored_form import (
-    check_options,
-    choose_crop,
-    choose_settings,
-    crop_warning,
-    read_image,
-)
-from ferbench.bench.data.preparing.verify import (
+from ferbench.bench.data.preparing.checks.intact import believe, remove_changed
+from ferbench.bench.data.preparing.checks.verify import (
     Files,
     compare_counts,
     few,
@@ -37,7 +26,18 @@ from ferbench.bench.data.preparing.verify import (
     source_hash,
     stored_expected,
 )
-from ferbench.bench.data.preparing.watch import watched
+from ferbench.bench.data.preparing.checks.watch import watched
+from ferbench.bench.data.preparing.decode import BadImage, Decoded, Settings, decode_image, strict_limits
+from ferbench.bench.data.preparing.faces.face_boxes import Faces, find_faces, source_key
+from ferbench.bench.data.preparing.partial import Partial, finished, partial_work
+from ferbench.bench.data.preparing.prepared_index import index_arrays, size_notes, sizes, stored_form, turned_notes
+from ferbench.bench.data.preparing.stored_form import (
+    check_options,
+    choose_crop,
+    choose_settings,
+    crop_warning,
+    read_image,
+)
 from ferbench.bench.data.reading.account import Tree, account, look
 from ferbench.bench.data.reading.listing import Listing, Options
 from ferbench.bench.data.reading.reader import Progress

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbench.bench.data.preparing.checks.fingerprint import same_pixels
+from ferbench.bench.data.preparing.checks.near import near_copies
 from ferbench.bench.data.preparing.decode import GREY_MODES, MODES, Settings
-from ferbench.bench.data.preparing.face_boxes import Faces
-from ferbench.bench.data.preparing.fingerprint import same_pixels
+from ferbench.bench.data.preparing.faces.face_boxes import Faces
 from ferbench.bench.data.preparing.geometry import map_boxes, map_points
-from ferbench.bench.data.preparing.near import near_copies
 from ferbench.bench.data.preparing.partial import Partial
 from ferbench.bench.data.reading.listing import Listing
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared, write_prepared
-from ferbench.bench.data.preparing.intact import check_opened
+from ferbench.bench.data.preparing.checks.intact import check_opened
 from ferbench.bench.data.preparing.partial import finished
 from ferbench.bench.data.preparing.stored_form import LARGEST, SMALLEST
 from ferbench.bench.data.reading.reader import Progress

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.decode import GREY_MODES, MOST_BYTES, BadImage, Settings, header, strict_limits
-from ferbench.bench.data.preparing.face_boxes import Faces
+from ferbench.bench.data.preparing.faces.face_boxes import Faces
 from ferbench.bench.data.reading.listing import Listing, Options
 from ferbench.bench.files import FileError, read_bytes
 

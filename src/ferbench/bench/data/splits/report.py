@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import FaceSet
-from ferbench.bench.data.preparing.fingerprint import image_digests, same_pixels
+from ferbench.bench.data.preparing.checks.fingerprint import image_digests, same_pixels
 from ferbench.bench.data.splits.draw import PARTS, Split
 
 MOST_BYTES = 8 << 30  # of images that are read through in search of copies

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ferbench.bench.files import FileError, check_seal, open_regular
-from ferbench.bench.training.finite import not_finite
 from ferbench.bench.training.networks.weight_files import PLAIN, find_weights, what_it_is
+from ferbench.bench.training.recording.finite import not_finite
 from ferbench.errors import UserError
 from ferbench.methods import Prediction
 

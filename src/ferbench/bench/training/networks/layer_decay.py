@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording.records import RunError
 
 EMBEDDINGS = re.compile(r"\.encoder\.(cls_token|pos_embed|reg_token|patch_embed\.)")
 BLOCK = re.compile(r"\.encoder\.blocks\.(\d+)\.")

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from ferbench.bench.data.faceset import DataError, FaceSet
-from ferbench.bench.data.preparing import face_boxes
-from ferbench.bench.data.preparing.detect import Detector, Face
+from ferbench.bench.data.preparing.faces import face_boxes
+from ferbench.bench.data.preparing.faces.detect import Detector, Face
 from ferbench.bench.data.sets.ferplus.reader import open_ferplus
 from ferbench.bench.data.sets.readers import open_dataset, prepare_dataset
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ferbench.bench.data.preparing.cache import cache_root
-from ferbench.bench.data.preparing.face_boxes import Faces
+from ferbench.bench.data.preparing.faces.face_boxes import Faces
 from ferbench.bench.data.sets.ferplus import reader as ferplus
 from ferbench.bench.tables.runs import Workspace, resolve_cell
 from ferbench.protocols import select

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared
 from ferbench.bench.data.preparing.decode import to_rgb
-from ferbench.bench.data.preparing.detect import load_detector
+from ferbench.bench.data.preparing.faces.detect import load_detector
 from ferbench.bench.data.reading.report import PreparedReport
 from ferbench.bench.data.sets.ferplus.checks import image_counts, row_counts
 from ferbench.bench.data.sets.ferplus.index import image_votes, row_votes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.preparing.cache import load_prepared, recall
-from ferbench.bench.data.preparing.watch import hold_unchanged
+from ferbench.bench.data.preparing.checks.watch import hold_unchanged
 from ferbench.bench.data.reading.reader import Reader, Request, arguments
 from ferbench.bench.data.reading.report import PreparedReport
 from ferbench.bench.data.sets.ferplus.prepare import prepare_ferplus, prepared_folder

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbench.bench.data.preparing.cache import Prepared
-from ferbench.bench.data.preparing.face_boxes import Faces, find_faces
+from ferbench.bench.data.preparing.faces.face_boxes import Faces, find_faces
 from ferbench.bench.data.reading.listing import Listing
 from ferbench.bench.data.reading.reader import Progress
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared, remember, write_prepared
-from ferbench.bench.data.preparing.copies import near_notes
-from ferbench.bench.data.preparing.fingerprint import image_digests, same_pixels
-from ferbench.bench.data.preparing.intact import believe, remove_changed
-from ferbench.bench.data.preparing.near import near_copies, thumbnails
+from ferbench.bench.data.preparing.checks.copies import near_notes
+from ferbench.bench.data.preparing.checks.fingerprint import image_digests, same_pixels
+from ferbench.bench.data.preparing.checks.intact import believe, remove_changed
+from ferbench.bench.data.preparing.checks.near import near_copies, thumbnails
+from ferbench.bench.data.preparing.checks.watch import watch_list
 from ferbench.bench.data.preparing.resized import resized
-from ferbench.bench.data.preparing.watch import watch_list
 from ferbench.bench.data.reading.account import account, look
 from ferbench.bench.data.reading.pixel_table import SIDE
 from ferbench.bench.data.reading.reader import Progress

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared
-from ferbench.bench.data.preparing.copies import deduplicated
-from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint
-from ferbench.bench.data.preparing.intact import check_opened
+from ferbench.bench.data.preparing.checks.copies import deduplicated
+from ferbench.bench.data.preparing.checks.fingerprint import faceset_fingerprint
+from ferbench.bench.data.preparing.checks.intact import check_opened
 from ferbench.bench.data.preparing.resized import resized
 from ferbench.bench.data.reading.listing import DEDUPE
 from ferbench.bench.data.reading.reader import Progress

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import PARTS, DataError, FaceSet
 from ferbench.bench.data.preparing.cache import load_prepared, write_prepared
-from ferbench.bench.data.preparing.fingerprint import faceset_fingerprint, image_digests, pixel_fingerprint
-from ferbench.bench.data.preparing.intact import check_opened
+from ferbench.bench.data.preparing.checks.fingerprint import faceset_fingerprint, image_digests, pixel_fingerprint
+from ferbench.bench.data.preparing.checks.intact import check_opened
 from ferbench.bench.data.sets.synthetic.expressions import CLASSES, UNITS, cast_faces
 from ferbench.bench.data.sets.synthetic.people import IDENTITY, SCENE, draw
 from ferbench.bench.data.sets.synthetic.render import boxes, render

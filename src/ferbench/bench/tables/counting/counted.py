@@ -11,12 +11,12 @@ from typing import Any, get_args
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.files import reason
-from ferbench.bench.tables.distinct import merged_by
-from ferbench.bench.tables.extras import read_extras
+from ferbench.bench.tables.counting.distinct import merged_by
+from ferbench.bench.tables.counting.extras import read_extras
+from ferbench.bench.tables.counting.stored import StoredRun, read_stored
 from ferbench.bench.tables.settings import DATA, folds_of, same_run, settings
-from ferbench.bench.tables.stored import StoredRun, read_stored
-from ferbench.bench.training import records
-from ferbench.bench.training.standing import ASIDE
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.standing import ASIDE
 from ferbench.methods import MethodError, Variant
 from ferbench.protocols import Cell, Protocol, cells, load_protocol, protocol_names
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ferbench import __version__, plugins
 from ferbench.bench import files
-from ferbench.bench.training.environment import commit, device_name, installed
+from ferbench.bench.training.recording.environment import commit, device_name, installed
 
 Spec = dict[str, Any]
 CHECKPOINT_FORMAT = 2  # 1 had no digest and no code; finished runs of it can still be opened

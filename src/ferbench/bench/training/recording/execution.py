@@ -17,8 +17,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import torch
 
 from ferbench.bench.files import reason
-from ferbench.bench.training import records
-from ferbench.bench.training.environment import device_name, processor_name
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.environment import device_name, processor_name
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from ferbench.bench.tables.implemented import COMPARABLE, implemented
+from ferbench.bench.tables.planning.implemented import COMPARABLE, implemented
 from ferbench.bench.tables.settings import same_run, settings
 from ferbench.errors import DataError
 from ferbench.methods import MethodError, Variant

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-from ferbench.bench.tables.implemented import COMPARABLE
+from ferbench.bench.tables.planning.implemented import COMPARABLE
 from ferbench.bench.training.length import BACKWARD, evaluation_interval, planned
 from ferbench.protocols import Cell, Recipe
 

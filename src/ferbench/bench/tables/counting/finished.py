@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.views.batches import ImageStore
 from ferbench.bench.files import reason
-from ferbench.bench.tables.predictions import read_predictions
+from ferbench.bench.tables.counting.predictions import read_predictions
+from ferbench.bench.tables.counting.stored import read_stored
 from ferbench.bench.tables.runs import Workspace
-from ferbench.bench.tables.stored import read_stored
-from ferbench.bench.training import records
-from ferbench.bench.training.finite import check_weights
 from ferbench.bench.training.networks.backbones import make_classifier
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.finite import check_weights
 from ferbench.errors import UserError
 from ferbench.methods import Method, build
 from ferbench.protocols import Recipe

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 
 ASIDE = ".by-"  # in the name of a folder that holds what other code made, before that code's digest
 LOCK, RECORD, FAILURE = ".lock", "record.json", "failed.json"

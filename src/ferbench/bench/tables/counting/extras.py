@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ferbench.bench.tables.stored import numbers
-from ferbench.bench.training import records
+from ferbench.bench.tables.counting.stored import numbers
+from ferbench.bench.training.recording import records
 
 
 def write_extra(folder: Path, what: str, metrics: Mapping[str, float], **settings: Any) -> Path:

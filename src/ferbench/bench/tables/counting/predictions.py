@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbench.bench.training import records
-from ferbench.bench.training.records import RunError
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.records import RunError
 
 PREFIX = "scores_"
 MOST_CLASSES = 10_000

@@ -13,8 +13,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from ferbench.bench.tables.hours import table_hours
-from ferbench.bench.tables.implemented import COMPARABLE, implemented
+from ferbench.bench.tables.planning.hours import table_hours
+from ferbench.bench.tables.planning.implemented import COMPARABLE, implemented
 from ferbench.errors import UserError
 from ferbench.methods import LEARNERS, METHODS, PLUG_INS
 from ferbench.methods.register import PARTIAL_LABEL
@@ -33,7 +33,7 @@ def methods(width: int | None) -> Iterable[str]:
 
 def methods_card(name: str) -> Iterable[str]:
     """All about one method. Raises MethodError for an unknown name."""
-    from ferbench.bench.tables.step_cost import step_cost
+    from ferbench.bench.tables.planning.step_cost import step_cost
 
     method = METHODS.find(name)
     yield f"{name}: {_summary(name)}"

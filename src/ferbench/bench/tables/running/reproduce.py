@@ -19,19 +19,19 @@ import torch
 from ferbench.bench import terminal
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.tables.candidate_sets import SCORES
-from ferbench.bench.tables.claims import LOCKS, claimed, holder
-from ferbench.bench.tables.distinct import indistinct
-from ferbench.bench.tables.implemented import implemented
+from ferbench.bench.tables.counting.distinct import indistinct
+from ferbench.bench.tables.planning.implemented import implemented
+from ferbench.bench.tables.running.claims import LOCKS, claimed, holder
+from ferbench.bench.tables.running.watched import NOTE, Noting
+from ferbench.bench.tables.running.workers import command_id, gpus, is_worker
 from ferbench.bench.tables.runs import Workspace, boxes_warning, resolve_cell
-from ferbench.bench.tables.watched import NOTE, Noting
-from ferbench.bench.tables.workers import command_id, gpus, is_worker
 from ferbench.bench.terminal import complain, say
-from ferbench.bench.training import processes, records
-from ferbench.bench.training.code import method_code
+from ferbench.bench.training import processes
 from ferbench.bench.training.networks.backbones import WeightsError
 from ferbench.bench.training.progress import Bar, Reporter
-from ferbench.bench.training.rescore import network_of, score_network
-from ferbench.bench.training.standing import (
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.code import method_code
+from ferbench.bench.training.recording.standing import (
     failure,
     finished,
     finished_record,
@@ -39,6 +39,7 @@ from ferbench.bench.training.standing import (
     note_failure,
     set_aside,
 )
+from ferbench.bench.training.rescore import network_of, score_network
 from ferbench.bench.training.state import Run
 from ferbench.bench.training.train import train
 from ferbench.errors import UserError

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ferbench.bench.training import processes, records
-from ferbench.bench.training.standing import LOCK
+from ferbench.bench.training import processes
+from ferbench.bench.training.recording import records
+from ferbench.bench.training.recording.standing import LOCK
 
 try:
     import fcntl

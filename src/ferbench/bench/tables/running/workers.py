@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ferbench.bench.training import records
 from ferbench.bench.training.interrupt import Interrupted, StopRequest
+from ferbench.bench.training.recording import records
 
 WORKER = "FERBENCH_WORKER"  # PARENT:COMMAND in the environment of a worker
 ORPHAN_CHECK_S = 1.0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.cache import Prepared, load_prepared
-from ferbench.bench.data.preparing.fingerprint import image_digests
+from ferbench.bench.data.preparing.checks.fingerprint import image_digests
 from ferbench.bench.data.reading.reader import Progress
 
 ALWAYS_BYTES = 256 * 2**20  # images up to which a copy is looked at whenever it is opened: a quarter of a second

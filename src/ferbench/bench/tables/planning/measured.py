@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from ferbench.bench.files import read_json
-from ferbench.bench.tables.hours import gpu_hours
+from ferbench.bench.tables.planning.hours import gpu_hours
 from ferbench.errors import UserError
 from ferbench.protocols import NONE, Recipe
 

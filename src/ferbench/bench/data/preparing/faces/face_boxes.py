@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.cache import writing
 from ferbench.bench.data.preparing.decode import MOST_BYTES, BadImage, strict_limits, to_rgb
-from ferbench.bench.data.preparing.detect import Detector, Face, load_detector
+from ferbench.bench.data.preparing.faces.detect import Detector, Face, load_detector
 from ferbench.bench.data.preparing.partial import alone
 from ferbench.bench.data.reading.listing import Listing
 from ferbench.bench.data.reading.reader import Progress

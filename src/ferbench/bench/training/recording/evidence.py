@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbench.bench.training.metrics import confusion, recalls
+from ferbench.bench.training.recording.metrics import confusion, recalls
 
 
 @dataclass(frozen=True)

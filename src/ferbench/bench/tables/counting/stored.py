@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ferbench.bench.terminal import shown
-from ferbench.bench.training import records
+from ferbench.bench.training.recording import records
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _LARGEST = 1e9  # of a metric; percentages, counts of parameters in millions

@@ -1,0 +1,1 @@
+"""Which finished runs count, and for which cells? Records read strictly. Start with `counted.py`."""
