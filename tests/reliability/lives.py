@@ -22,7 +22,7 @@ from ferbench.bench import files
 from ferbench.bench.training import train as loop
 from ferbench.bench.training.recording import records
 
-TIMES = ("seconds", "step_ms", "peak_memory_mib", "finished_at", "at")
+TIMES = ("seconds", "step_ms", "peak_memory_mib", "finished_at", "at", "commit")
 
 
 def amount(what: str, quick: int) -> int:
