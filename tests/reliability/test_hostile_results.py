@@ -254,7 +254,7 @@ def test_checkpoints_and_weights_that_are_none(ferbench: Command, tmp_path: Path
     contents: dict[str, Any] = {
         "a pickled command": {"format": 1, "spec": Evil()}, "a list": [1, 2], "another run": {**state, "spec": "x"},
         "no digest": state, "no method": {"format": 1, "spec": state["spec"]},
-        "a method of numbers": {**state, "format": 1, "method": {"a": 3}},
+        "a method of numbers": {**state, "format": 1, "method": {"a": 3}, "average": {"a": 3}},
         "weights NaN": {**state, "format": 1, "method": {k: v * float("nan") for k, v in state["method"].items()},
                         "average": {k: v * float("nan") for k, v in state["average"].items()}},
     }  # fmt: skip

@@ -219,7 +219,7 @@ def test_a_garbled_extra_leaves_the_run_out_with_its_reason(record_run: Callable
     name = record_run("ssfer/7/ssfer/ferplus", 1, 80.0)
     (tmp_path / "runs" / name / "extra-attack.json").write_text('{"what": "attack"}')
     (ignored,) = collect(tmp_path, [load_protocol("ssfer")]).ignored
-    assert "extra-attack.json: lacks or garbles 'metrics'" in ignored.reason
+    assert "extra-attack.json: metrics is no table of numbers" in ignored.reason
 
 
 def test_the_cells_of_table_7_are_runs_of_table_2() -> None:

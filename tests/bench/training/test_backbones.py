@@ -28,6 +28,7 @@ SIZES = {
     "vit_base": 32,
     "vit_tiny": 32,
     "resnet_small": 48,
+    "resnet_narrow": 48,
     **dict.fromkeys(("mobilenetv2", "mobilenetv3", "vgg11", "vgg13", "vit_small", "vit_large", "vit_tiny_16"), 32),
 }
 

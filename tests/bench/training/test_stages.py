@@ -22,6 +22,7 @@ from ferbench.bench.tables.running.reproduce import claimed, execute, finished, 
 from ferbench.bench.tables.runs import Workspace, resolve_cell
 from ferbench.bench.tables.settings import settings
 from ferbench.bench.training.networks.backbones import WeightsError, make_classifier
+from ferbench.bench.training.progress import Silent
 from ferbench.bench.training.recording import records
 from ferbench.bench.training.stages import Start, finished_start, load_stage
 from ferbench.bench.training.state import Run, make_state
@@ -133,7 +134,7 @@ def test_a_run_starts_with_the_network_the_one_before_ended_with(protocol: Proto
     run = resolved(protocol, "staged", workspace)
     assert run.before and finished(workspace.folder(run))
     trained = torch.load(workspace.folder(run.before) / "checkpoint.pt", weights_only=True)["method"]
-    state = make_state(run, torch.device("cpu"), reproduce.Silent()).method.state_dict()
+    state = make_state(run, torch.device("cpu"), Silent()).method.state_dict()
     network = {key: value for key, value in trained.items() if key.startswith("model.")}
     assert network
     for key, value in network.items():
