@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,9 @@ def command(*arguments: object, folder: Path, threads: int = 1) -> Child:
 
     def work() -> None:
         from ferbench.bench import cli, terminal
+        from ferbench.bench.tables.running import workers
 
+        workers._own = uuid.uuid4().hex  # a command of its own: a fork has its parent's name
         torch.set_num_threads(threads)
         loop.SAVED_EVERY_S, loop.SAVING_SHARE = 0.0, 1e9
         os.chdir(folder)
