@@ -11,8 +11,8 @@ from typing import Any
 from ferbench.bench.board.leaderboard import Leaderboard, collect
 from ferbench.bench.board.published import published_columns, published_text
 from ferbench.bench.data.sets.readers import READERS
-from ferbench.bench.tables.listing import tables_with
-from ferbench.bench.tables.step_cost import step_cost
+from ferbench.bench.tables.planning.listing import tables_with
+from ferbench.bench.tables.planning.step_cost import step_cost
 from ferbench.methods import METHODS, PLUG_INS
 from ferbench.protocols import Protocol, Table, load_protocol, protocol_names
 
