@@ -68,9 +68,10 @@ def use_triton(op: str, impl: Impl, tensors: Sequence[Tensor], unfit: str | None
 
 def unfit_gpu(device: torch.device) -> str | None:
     """Why a GPU is not one that the kernels are made for, or None; None as well for tensors without values."""
-    if _recording is None and not torch.cuda.is_available():
+    try:
+        machine = target(device)
+    except (RuntimeError, AssertionError):  # no driver, or a build without CUDA
         return None
-    machine = target(device)
     if machine.startswith("sm") and int(machine[2:]) < 80:
         return f"Triton kernels need compute capability 8.0 or newer, this GPU is {machine}"
     return None
