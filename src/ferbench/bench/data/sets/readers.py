@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.reading.reader import Progress, Reader, Request
@@ -34,14 +35,28 @@ _PLACES = {
 
 
 class _Readers(Register[Reader]):
-    """Data sets on the listing framework declare a ListedSet, which becomes a Reader here."""
+    """Data sets on the listing framework declare a ListedSet, which becomes a Reader here.
 
-    def loaded(self, thing: object) -> Reader:
+    The framework is imported when one is prepared or opened: a list of data sets does not wait for it.
+    """
+
+    def loaded(self, thing: Any) -> Reader:
         if isinstance(thing, Reader):
             return thing
-        from ferbench.bench.data.preparing.listed import listed_reader
 
-        return listed_reader(thing)  # type: ignore[arg-type]
+        def prepare(request: Request) -> PreparedReport:
+            return _framework(thing).prepare(request)
+
+        def open_set(request: Request) -> FaceSet:
+            return _framework(thing).open(request)
+
+        return Reader(thing.name, thing.summary, thing.options, thing.root_env, prepare, open_set)
+
+
+def _framework(thing: Any) -> Reader:
+    from ferbench.bench.data.preparing.listed import listed_reader
+
+    return listed_reader(thing)
 
 
 READERS = _Readers("data set", {name: f"{__package__}.{place}" for name, place in _PLACES.items()}, DataError)

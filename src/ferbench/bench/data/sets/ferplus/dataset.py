@@ -9,12 +9,13 @@ from ferbench.bench.data.preparing.cache import load_prepared, recall
 from ferbench.bench.data.preparing.checks.watch import hold_unchanged
 from ferbench.bench.data.reading.reader import Reader, Request, arguments
 from ferbench.bench.data.reading.report import PreparedReport
-from ferbench.bench.data.sets.ferplus.prepare import prepare_ferplus, prepared_folder
 from ferbench.bench.data.sets.ferplus.reader import NAME, OPTIONS, open_ferplus
 from ferbench.bench.data.sets.ferplus.source import find_source
 
 
 def _prepare(request: Request) -> PreparedReport:
+    from ferbench.bench.data.sets.ferplus.prepare import prepare_ferplus
+
     if request.root is None:
         raise DataError("ferplus needs your copy of the files: run `ferbench prepare ferplus --root PATH`")
     return prepare_ferplus(
@@ -29,6 +30,8 @@ def _prepare(request: Request) -> PreparedReport:
 
 
 def _open(request: Request) -> FaceSet:
+    from ferbench.bench.data.sets.ferplus.prepare import prepare_ferplus, prepared_folder
+
     if request.root is None:
         folder = recall(NAME, request.cache)
         if folder is None:
