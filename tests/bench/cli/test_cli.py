@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from ferbench.bench.tables.planning import listing
+from ferbench.bench.tables.planning import data_sets, listing
 from ferbench.bench.tables.running import reproduce
 from ferbench.bench.tables.running.claims import claimed
 from ferbench.bench.training import train as loop
@@ -64,7 +64,7 @@ def test_card(ferbench: Command, what: str, name: str, words: list[str]) -> None
 
 
 def test_lines_fit_a_terminal_and_are_whole_in_a_pipe() -> None:
-    for kind in (listing.methods, listing.protocols, listing.datasets):
+    for kind in (listing.methods, listing.protocols, data_sets.datasets):
         narrow, whole = list(kind(80)), list(kind(None))
         assert max(map(len, narrow)) <= 80 < max(map(len, whole))
         assert all(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 
@@ -21,14 +23,19 @@ def list_command(
     name: Annotated[str, typer.Argument(help="One of them, to see all about it.")] = "",
 ) -> None:
     """List methods, protocols and data sets."""
-    from ferbench.bench.tables.planning import listing
-
     if what and what not in KINDS:
         raise ArgumentError(unknown("list", what, KINDS))
     if name:
-        for line in getattr(listing, f"{what}_card")(name):
+        for line in _printer(what, "_card")(name):
             say(line)
         return
     for kind in [what] if what else KINDS:
-        for line in getattr(listing, kind)(terminal.console.width if terminal.console.is_terminal else None):
+        for line in _printer(kind)(terminal.console.width if terminal.console.is_terminal else None):
             say(line)
+
+
+def _printer(kind: str, suffix: str = "") -> Callable[[Any], Iterable[str]]:
+    """The function that makes the lines, from the module that imports no more than they need."""
+    module = import_module(f"ferbench.bench.tables.planning.{'data_sets' if kind == 'datasets' else 'listing'}")
+    found: Callable[[Any], Iterable[str]] = getattr(module, kind + suffix)
+    return found

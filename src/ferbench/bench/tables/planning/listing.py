@@ -15,20 +15,19 @@ from pathlib import Path
 
 from ferbench.bench.tables.planning.hours import table_hours
 from ferbench.bench.tables.planning.implemented import COMPARABLE, implemented
+from ferbench.bench.tables.planning.lines import INDENT, cut
 from ferbench.errors import UserError
 from ferbench.methods import LEARNERS, METHODS, PLUG_INS
 from ferbench.methods.register import PARTIAL_LABEL
 from ferbench.protocols import Cell, cells, load_protocol, protocol_names
 from ferbench.protocols.schema import Table
 
-INDENT = "    "
-
 
 def methods(width: int | None) -> Iterable[str]:
     """A line per method: name, kind, the first sentence of its module."""
     for name in METHODS:
-        yield _cut(f"{name:<19} {_kind(name):<10} {_summary(name)}", width)
-    yield _cut("`ferbench list methods NAME` shows options, variants and tables", width)
+        yield cut(f"{name:<19} {_kind(name):<10} {_summary(name)}", width)
+    yield cut("`ferbench list methods NAME` shows options, variants and tables", width)
 
 
 def methods_card(name: str) -> Iterable[str]:
@@ -56,9 +55,9 @@ def protocols(width: int | None) -> Iterable[str]:
         protocol = load_protocol(name)
         for table in protocol.tables:
             needed = [cell for cell in cells(protocol, table.id) if not cell.published_only]
-            yield _cut(f"{name}/{table.id:<10} {_contents(table, needed)}", width)
-            yield _cut(f"{INDENT}{table.caption}", width)
-    yield _cut("`ferbench list protocols PAPER` shows the rows and columns to choose from", width)
+            yield cut(f"{name}/{table.id:<10} {_contents(table, needed)}", width)
+            yield cut(f"{INDENT}{table.caption}", width)
+    yield cut("`ferbench list protocols PAPER` shows the rows and columns to choose from", width)
 
 
 def protocols_card(name: str) -> Iterable[str]:
@@ -76,31 +75,6 @@ def protocols_card(name: str) -> Iterable[str]:
                 rows.setdefault(cell.row.id, []).append(cell)
         if costs := [f"{row} {hours}" for row, chosen in rows.items() if (hours := _hours(chosen))]:
             yield f"{INDENT}GPU-hours by row (estimate): {', '.join(costs)}"
-
-
-def datasets(width: int | None) -> Iterable[str]:
-    """Two lines per data set: what it is, and its options."""
-    from ferbench.bench.data.sets.readers import READERS
-
-    for name, reader in READERS.items():
-        yield _cut(f"{name:<14} {reader.summary}", width)
-        options = ", ".join(f"{key}={option.default}" for key, option in reader.options.items())
-        if options:
-            yield _cut(f"{INDENT}options: {options}", width)
-    yield _cut("`ferbench list datasets NAME` explains the options", width)
-
-
-def datasets_card(name: str) -> Iterable[str]:
-    """One data set's options with their meaning. Raises DataError for an unknown name."""
-    from ferbench.bench.data.sets.readers import READERS
-
-    reader = READERS.find(name)
-    yield f"{name}: {reader.summary}"
-    if reader.root_env:
-        yield f"your copy: --root {name}=PATH, or the environment variable {reader.root_env}"
-    for key, option in reader.options.items():
-        choices = f" (one of {', '.join(map(str, option.choices))})" if option.choices else ""
-        yield f"{INDENT}{key} = {option.default}: {option.help}{choices}"
 
 
 @cache
@@ -151,7 +125,3 @@ def _hours(chosen: Sequence[Cell]) -> str:
         return f"{hours:,.0f}" if hours >= 1 else f"{hours:.1g}"
     except UserError:
         return ""
-
-
-def _cut(line: str, width: int | None) -> str:
-    return line if width is None or len(line) <= width else line[: width - 1] + "…"
