@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import numpy as np
@@ -160,14 +160,12 @@ def test_a_plug_in_that_is_not_there(tmp_path: Path, command: Command, capsys: p
 def test_entry_points_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is imported before it is asked for."""
     place = "ferbench.methods.general.vanilla:Vanilla"
-    entries = {
-        "ferbench.methods": [EntryPoint("theirs", place, "ferbench.methods")],
-        "ferbench.plug_ins": [EntryPoint("around", "no.module:Nothing", "ferbench.plug_ins")],
-        "ferbench.readers": [
-            EntryPoint("faraway", "ferbench.bench.data.sets.own.folder:FOLDER_SET", "ferbench.readers")
-        ],
-    }
-    monkeypatch.setattr(plugins, "entry_points", lambda group: entries.get(group, []))
+    installed = [
+        EntryPoint("theirs", place, "ferbench.methods"),
+        EntryPoint("around", "no.module:Nothing", "ferbench.plug_ins"),
+        EntryPoint("faraway", "ferbench.bench.data.sets.own.folder:FOLDER_SET", "ferbench.readers"),
+    ]
+    monkeypatch.setattr(plugins, "entry_points", lambda: EntryPoints(installed))
     plugins.load()
     plugins.load()
     assert METHODS["theirs"] is METHODS["vanilla"] and "around" in PLUG_INS and READERS["faraway"].name == "folder"

@@ -139,8 +139,9 @@ def _what(error: BaseException) -> str:
 
 def _announce() -> None:
     """The places that installed packages name; nothing of them is imported here but small readers and backbones."""
+    installed = entry_points()  # once: each call reads every installed package's
     for group in (*KINDS, "ferbench.readers", "ferbench.backbones"):
-        for entry in entry_points(group=group):
+        for entry in installed.select(group=group):
             key = f"{group}:{entry.name}"
             if key in _announced:
                 continue

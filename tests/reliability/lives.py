@@ -102,6 +102,14 @@ def command(*arguments: object, folder: Path, threads: int = 1) -> Child:
     return fork(work, folder / "log.txt")
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that run."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def outcome(results: Path) -> dict[str, Any]:
     """Everything in a results folder but times and locks, by path."""
     found: dict[str, Any] = {}

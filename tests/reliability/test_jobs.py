@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reliability.lives import amount, assert_same, command, row, write_protocol
+from reliability.lives import amount, assert_same, children, command, row, write_protocol
 
 from ferbench.bench.tables.running.claims import claimed, holder
 from ferbench.bench.training.recording import records
@@ -43,13 +43,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
             except ProcessLookupError:
                 continue
         process.wait()
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def until(true: Callable[[], object], seconds: float = START_S) -> None:

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from reliability.lives import Child, amount, assert_same, command, row, write_protocol
+from reliability.lives import Child, amount, assert_same, children, command, row, write_protocol
+
+from ferbench.bench.tables.running import workers
 
 SMALL = ("--data-option", "scale=0.01", "--data-option", "size=16", "--split", "balanced:per_class=2")
 TIMES = ("epochs=3", "steps_per_epoch=4", "batch_size=8", "input_size=32")
@@ -73,3 +75,55 @@ def test_a_run_that_is_killed_again_and_again_ends_where_it_would_have(tmp_path:
         assert_same(whole / "results", killed / "results")
         assert not is_writing(killed / "results")
     print(f"{name}: {kills} kills, 0 runs that end elsewhere")
+
+
+SAVING = "from ferbench.bench.training import train; train.SAVED_EVERY_S, train.SAVING_SHARE = 0.0, 1e9; "
+
+
+def kill_one_at_random(child: Child, results: Path, lasts: float, rng: random.Random) -> int | None:
+    """Kill the command or one of its workers while there is training; its exit code where none was killed."""
+    began = time.time()
+    while not any(path.stat().st_mtime > began for path in results.rglob("*.json*")):
+        if (code := child.poll()) is not None:
+            return code
+        time.sleep(0.01)
+    ends, at_a_write = time.monotonic() + rng.uniform(0.0, lasts), rng.random() < 0.5
+    while time.monotonic() < ends or (at_a_write and not is_writing(results)):
+        if (code := child.poll()) is not None:
+            return code
+        time.sleep(0.0005)
+    victim = rng.choice([child.pid, *children(child.pid)])
+    os.kill(victim, signal.SIGKILL)
+    code = child.wait(300)
+    assert code == -signal.SIGKILL if victim == child.pid else code in (0, 2), child.said()[-2000:]
+    return None
+
+
+@pytest.mark.slow
+def test_a_table_whose_command_or_workers_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers and no number of threads; the next life begins while workers of the last may still be saving."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(workers, "_COMMAND", SAVING + workers._COMMAND)
+    rng, kills, wanted = random.Random("two workers"), 0, amount("KILLS", 2)
+    rows = [row("vanilla"), row("ssfer", AFTER), row("fixmatch"), row("remop")]
+    write_protocol(tmp_path / "table", rows, epochs=6, steps_per_epoch=6)
+    asked = ("reproduce", "table", "--jobs", "2", "--results")
+    child, began = command(*asked, "whole", folder=tmp_path, threads=2), time.monotonic()
+    while not list(tmp_path.glob("whole/runs/*/spec.json")):
+        assert child.poll() is None, child.said()[-2000:]
+        began = time.monotonic()
+    assert child.wait(300) == 0, child.said()[-2000:]
+    lasts, lives = time.monotonic() - began, 0
+    while kills < wanted:
+        shutil.rmtree(tmp_path / "killed", ignore_errors=True)
+        for life in range(LIVES):
+            lives += 1
+            child = command(*asked, "killed", folder=tmp_path, threads=rng.choice((1, 2)))
+            last = life == LIVES - 1 or kills >= wanted
+            code = child.wait(300) if last else kill_one_at_random(child, tmp_path / "killed", lasts, rng)
+            kills += code is None
+            assert code in (None, 0), child.said()[-2000:]
+            if code == 0:
+                break
+        assert_same(tmp_path / "whole" / "runs", tmp_path / "killed" / "runs")
+    print(f"two workers: {kills} kills in {lives} lives, 0 runs that end elsewhere")

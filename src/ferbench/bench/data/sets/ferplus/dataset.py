@@ -1,16 +1,13 @@
-"""FERPlus as a reader: from a request to its report or its face set."""
+"""FERPlus as a reader: from a request to its report or its face set. What does the work is imported when it is due."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ferbench.bench.data.faceset import DataError, FaceSet
-from ferbench.bench.data.preparing.cache import load_prepared, recall
-from ferbench.bench.data.preparing.checks.watch import hold_unchanged
 from ferbench.bench.data.reading.reader import Reader, Request, arguments
 from ferbench.bench.data.reading.report import PreparedReport
-from ferbench.bench.data.sets.ferplus.reader import NAME, OPTIONS, open_ferplus
-from ferbench.bench.data.sets.ferplus.source import find_source
+from ferbench.bench.data.sets.ferplus.options import NAME, OPTIONS
 
 
 def _prepare(request: Request) -> PreparedReport:
@@ -30,7 +27,11 @@ def _prepare(request: Request) -> PreparedReport:
 
 
 def _open(request: Request) -> FaceSet:
+    from ferbench.bench.data.preparing.cache import load_prepared, recall
+    from ferbench.bench.data.preparing.checks.watch import hold_unchanged
     from ferbench.bench.data.sets.ferplus.prepare import prepare_ferplus, prepared_folder
+    from ferbench.bench.data.sets.ferplus.reader import open_ferplus
+    from ferbench.bench.data.sets.ferplus.source import find_source
 
     if request.root is None:
         folder = recall(NAME, request.cache)
@@ -48,6 +49,9 @@ def _open(request: Request) -> FaceSet:
 
 def _hold_unchanged_since(root: Path, last: Path | None) -> None:
     """DataError where the copy prepared last was made from files at `root` that are others now."""
+    from ferbench.bench.data.preparing.cache import load_prepared
+    from ferbench.bench.data.preparing.checks.watch import hold_unchanged
+
     try:
         meta = load_prepared(last, NAME).meta if last is not None else {}
     except DataError:

@@ -12,11 +12,9 @@ from ferbench.bench.data.preparing.faces.face_boxes import Faces, find_faces
 from ferbench.bench.data.reading.listing import Listing
 from ferbench.bench.data.reading.reader import Progress
 
-SOURCES = ("none", "csv", "haar", "mtcnn")  # as other readers have them, which have "dataset" besides
-
 
 def ferplus_faces(prepared: Prepared, faces: str, *, threads: int = 2, progress: Progress | None = None) -> Faces:
-    """Boxes in the pixels of a prepared copy from `faces`, one of SOURCES; the images stay as they are.
+    """Boxes in the pixels of a prepared copy from `faces`, a value of the option; the images stay as they are.
 
     What a detector finds is kept in the cache, so that only the first call waits for it. A faces.csv lies in the root
     and names images as the data set does. Raises DataError.

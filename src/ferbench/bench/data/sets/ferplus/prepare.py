@@ -29,7 +29,8 @@ from ferbench.bench.data.sets.ferplus.csv import VoteTable
 from ferbench.bench.data.sets.ferplus.decode import CHUNK, Key, decode_csv, decode_pngs, few
 from ferbench.bench.data.sets.ferplus.faces import ferplus_faces
 from ferbench.bench.data.sets.ferplus.index import build_index, image_id, sources_in
-from ferbench.bench.data.sets.ferplus.reader import NAME, OPTIONS, open_ferplus
+from ferbench.bench.data.sets.ferplus.options import NAME, OPTIONS
+from ferbench.bench.data.sets.ferplus.reader import open_ferplus
 from ferbench.bench.data.sets.ferplus.source import FOLDERS, Source, find_source, reading
 from ferbench.validation import Value, resolve_options
 

@@ -17,34 +17,16 @@ from ferbench.bench.data.preparing.checks.copies import deduplicated
 from ferbench.bench.data.preparing.checks.fingerprint import faceset_fingerprint
 from ferbench.bench.data.preparing.checks.intact import check_opened
 from ferbench.bench.data.preparing.resized import resized
-from ferbench.bench.data.reading.listing import DEDUPE
 from ferbench.bench.data.reading.reader import Progress
-from ferbench.bench.data.sets.ferplus.faces import SOURCES as FACES
 from ferbench.bench.data.sets.ferplus.faces import ferplus_faces
 from ferbench.bench.data.sets.ferplus.index import image_votes
-from ferbench.bench.data.sets.ferplus.labels import CLASSES, RULES, SEVERAL_LABELS, decide
-from ferbench.bench.data.sets.ferplus.source import SOURCES
-from ferbench.validation import Option, resolve_options
+from ferbench.bench.data.sets.ferplus.labels import CLASSES, SEVERAL_LABELS, decide
+from ferbench.bench.data.sets.ferplus.options import NAME, OPTIONS
+from ferbench.validation import resolve_options
 
-NAME = "ferplus"
 # All images as Microsoft's script writes them from the contest's pixels. Runs of ferbench were recorded on them before
 # pixels were part of a run's identity, so that they alone are not named in it.
 PUBLISHED_PIXELS = "17c4dae3f1bca029c84ed7071f56a299a2a6e2eac106556c322a4b7730e2e499"
-_PARTS = ("train", "valid", "test", "train+valid", "train+test", "valid+test", "train+valid+test")
-OPTIONS = {
-    "source": Option("label_csv", "votes from label.csv of each folder, or from fer2013new.csv", SOURCES),
-    "rule": Option("majority", "from votes to a label", tuple(RULES)),
-    "classes": Option(8, "8, or 7 to leave out contempt", (8, 7)),
-    "train_parts": Option("train", "official parts to train on", _PARTS),
-    "test_parts": Option("test", "official parts to test on", _PARTS),
-    "dedupe": DEDUPE,
-    "placeholder": Option("drop", "FER2013Test/fer0033120.png, a warning sign labelled neutral", ("drop", "keep")),
-    "size": Option(0, "pixels a side of a resized copy, 16 to 512; 0: the images' own 48", late=True),
-    "faces": Option(
-        "none", "face boxes for FaceMix, from faces.csv in the root or from a detector; nothing is cropped", FACES,
-        late=True,
-    ),
-}  # fmt: skip
 
 
 def open_ferplus(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.reading.reader import Reader, Request, arguments
 from ferbench.bench.data.reading.report import PreparedReport, describe
-from ferbench.bench.data.sets.synthetic.reader import synthetic
 from ferbench.validation import Option
 
 OPTIONS = {
@@ -17,6 +16,8 @@ OPTIONS = {
 
 
 def _open(request: Request) -> FaceSet:
+    from ferbench.bench.data.sets.synthetic.reader import synthetic  # not before faces are due
+
     return synthetic(**arguments("synthetic", OPTIONS, request), cache=request.cache)
 
 
