@@ -251,14 +251,14 @@ def reproduce(
     set_threads(threads)
     one_thread_each(threads)
     place = workspace(results, root, weights)
-    cells = _cells(target, column)
+    cells = chosen_cells(target, column)
     chosen = preset or cells[0].protocol.default_preset
     part = Shard.read(shard) if shard else Shard(1, 1)
     plan, on_shard = part_of(make_plan(cells, chosen, seeds, place, variant(variant_name)), place, part)
     if is_worker():
         execute(plan, place, again=again)
         return
-    _say_left_out(plan)
+    say_left_out(plan)
     if shard:
         say(on_shard)
     if dry_run:
@@ -280,7 +280,7 @@ def reproduce(
         _refuse_incomplete(plan, place)
 
 
-def _cells(target: str, column: str | None) -> list[Cell]:
+def chosen_cells(target: str, column: str | None) -> list[Cell]:
     from ferbench.protocols import ProtocolError, select
     from ferbench.validation import unknown
 
@@ -336,7 +336,7 @@ def _refuse_incomplete(plan: Plan, place: Workspace) -> None:
         raise RunError(f"{len(lines)} of {len(plan.runs)} runs are not finished; the lines above say why")
 
 
-def _say_left_out(plan: Plan) -> None:
+def say_left_out(plan: Plan) -> None:
     reasons: dict[str, list[str]] = {}
     for cell, reason in plan.left_out:
         reasons.setdefault(reason, []).append(f"{cell.table.id}/{cell.row.id}/{cell.column.id}")

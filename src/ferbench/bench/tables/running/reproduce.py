@@ -19,7 +19,7 @@ from ferbench.bench import terminal
 from ferbench.bench.tables.candidate_sets import SCORES
 from ferbench.bench.tables.running.claims import claimed, holder
 from ferbench.bench.tables.running.plan import Plan, needs
-from ferbench.bench.tables.running.watched import NOTE, Noting
+from ferbench.bench.tables.running.watched import Noting, remove_note
 from ferbench.bench.tables.running.workers import command_id, gpus, is_worker
 from ferbench.bench.tables.runs import Workspace
 from ferbench.bench.terminal import complain, say
@@ -148,7 +148,7 @@ class Table:
         try:
             if self.again and processes.rank() == 0:
                 set_aside(folder, records.spec_hash(run.spec), method_code(run.method, run.values))
-            with Noting(folder, title) if is_worker() else Bar(terminal.console, title) as reporter:
+            with Noting(folder, title, None if is_worker() else Bar(terminal.console, title)) as reporter:
                 record = self._record(run, folder, reporter)
         except MENDABLE as error:
             if processes.several():  # the others are in the middle of the step
@@ -159,7 +159,7 @@ class Table:
             return
         if processes.rank() == 0:
             forget_failure(folder)
-            (folder / NOTE).unlink(missing_ok=True)  # of a worker that was killed
+            remove_note(folder)  # of a worker that was killed
             scored = record["metrics"]["last"]
             say(f"{title}: overall {scored['overall']:.2f} mean {scored['mean']:.2f} ({record['seconds']:.0f} s)")
 
