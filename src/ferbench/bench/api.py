@@ -45,7 +45,8 @@ def reproduce(
     """
     from ferbench.bench.board.remembered import remember
     from ferbench.bench.cli.options import variant as checked
-    from ferbench.bench.tables.running.reproduce import execute, failures, make_plan
+    from ferbench.bench.tables.running.plan import make_plan
+    from ferbench.bench.tables.running.reproduce import execute, failures
     from ferbench.bench.training.recording.records import RunError
 
     plugins.load()

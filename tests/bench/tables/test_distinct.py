@@ -15,7 +15,7 @@ import pytest
 from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.tables.counting.distinct import indistinct
 from ferbench.bench.tables.planning.implemented import COMPARABLE, implemented
-from ferbench.bench.tables.running.reproduce import make_plan
+from ferbench.bench.tables.running.plan import make_plan
 from ferbench.bench.tables.runs import Workspace
 from ferbench.bench.tables.settings import same_run, settings
 from ferbench.methods import option_values

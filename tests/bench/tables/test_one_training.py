@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ferbench.bench.tables.running.reproduce import make_plan
+from ferbench.bench.tables.running.plan import make_plan
 from ferbench.bench.tables.runs import Workspace
 from ferbench.bench.training.recording import records
 from ferbench.protocols import cells, load_protocol

@@ -15,7 +15,8 @@ import torchvision
 
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.splits.draw import make_split
-from ferbench.bench.tables.running.reproduce import claimed, make_plan, seeds_of
+from ferbench.bench.tables.running.claims import claimed
+from ferbench.bench.tables.running.plan import make_plan, seeds_of
 from ferbench.bench.tables.runs import Workspace, make_run, resolve_cell
 from ferbench.bench.tables.settings import method_settings, settings
 from ferbench.bench.training.networks.backbones import WeightsError, make_classifier

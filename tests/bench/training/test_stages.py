@@ -18,7 +18,8 @@ import torch
 from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.tables.counting.counted import counted_runs
 from ferbench.bench.tables.running import reproduce
-from ferbench.bench.tables.running.reproduce import claimed, execute, finished, make_plan
+from ferbench.bench.tables.running.plan import Plan, make_plan
+from ferbench.bench.tables.running.reproduce import claimed, execute, finished
 from ferbench.bench.tables.runs import Workspace, resolve_cell
 from ferbench.bench.tables.settings import settings
 from ferbench.bench.training.networks.backbones import WeightsError, make_classifier
@@ -232,7 +233,7 @@ def test_stages_have_no_line_of_their_own_on_the_leaderboard(protocol: Protocol,
 def test_another_network_cannot_be_started_from(protocol: Protocol, workspace: Workspace, tmp_path: Path) -> None:
     (cell,) = cells(protocol, "1/staged")
     (first, _) = make_plan([cell], "cpu", 1, workspace, None).runs
-    execute(reproduce.Plan([first], []), workspace)
+    execute(Plan([first], []), workspace)
     folder = workspace.folder(first[2])
     start = finished_start(folder)
     with pytest.raises(WeightsError, match="cannot be started from: its network is another one"):

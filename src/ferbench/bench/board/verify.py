@@ -23,6 +23,7 @@ from ferbench.bench.training.recording import evidence, records
 from ferbench.bench.training.recording.evidence import Evidence
 from ferbench.bench.training.recording.metrics import of_counts
 from ferbench.bench.training.recording.records import RunError
+from ferbench.bench.training.recording.standing import ASIDE
 
 CLOSE = 1.001e-4  # metrics are kept with four decimals
 Open = Callable[[str, Mapping[str, Any]], FaceSet]  # reader and options
@@ -74,7 +75,7 @@ def verify_run(folder: Path, open_data: Open | None = None) -> Verified:
 
 
 def _name(folder: Path, spec: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
-    if folder.name != (name := records.run_id(spec)):
+    if folder.name.partition(ASIDE)[0] != (name := records.run_id(spec)):
         yield f"its settings are those of {name}"
     if record.get("spec", records.spec_hash(spec)) != records.spec_hash(spec):
         yield "its record was written for other settings than its spec.json"

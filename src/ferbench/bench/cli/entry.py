@@ -10,11 +10,11 @@ from typing import cast
 import typer
 
 from ferbench.bench import terminal
-from ferbench.bench.cli import app, board, data, lists, own, running, studies
+from ferbench.bench.cli import app, board, cluster, data, lists, own, running, studies
 from ferbench.bench.terminal import complain
 from ferbench.errors import Interrupted, UserError
 
-FAMILIES = (lists, data, running, board, studies, own)  # importing them adds their commands, in this order
+FAMILIES = (lists, data, running, cluster, board, studies, own)  # importing them adds their commands, in this order
 LAUNCHED = "RANK"  # torchrun sets it
 
 # click's UsageError, or that of the copy of click which newer versions of typer hold.

@@ -34,7 +34,7 @@ from ferbench.bench.terminal import say
 
 if TYPE_CHECKING:
     from ferbench.bench.tables.planning.measured import Known
-    from ferbench.bench.tables.running.reproduce import Plan
+    from ferbench.bench.tables.running.plan import Plan
     from ferbench.bench.tables.runs import Workspace
     from ferbench.bench.training.state import Run
     from ferbench.protocols import Cell
@@ -221,6 +221,7 @@ def reproduce(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one per GPU, or per core, at most 4.")
     ] = None,
+    shard: Annotated[str, typer.Option(help="I/N: only part I, from 1, of the runs in N parts.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
     results: Results = Path("results"),
     root: Roots = None,
@@ -237,7 +238,9 @@ def reproduce(
     thread unless --threads says otherwise. A run that fails leaves the others alone; it is named at the end.
     """
     from ferbench.bench.data.faceset import DataError
-    from ferbench.bench.tables.running.reproduce import default_jobs, execute, make_plan, one_thread_each, unfinished
+    from ferbench.bench.tables.running.plan import make_plan
+    from ferbench.bench.tables.running.reproduce import default_jobs, execute, one_thread_each, unfinished
+    from ferbench.bench.tables.running.shards import Shard, part_of
     from ferbench.bench.tables.running.watched import Watch
     from ferbench.bench.tables.running.workers import end_with_parent, is_worker, run_workers
     from ferbench.bench.training import processes
@@ -248,17 +251,20 @@ def reproduce(
     set_threads(threads)
     one_thread_each(threads)
     place = workspace(results, root, weights)
-    cells = _cells(target, column)
+    cells = chosen_cells(target, column)
     chosen = preset or cells[0].protocol.default_preset
-    plan = make_plan(cells, chosen, seeds, place, variant(variant_name))
+    part = Shard.read(shard) if shard else Shard(1, 1)
+    plan, on_shard = part_of(make_plan(cells, chosen, seeds, place, variant(variant_name)), place, part)
     if is_worker():
         execute(plan, place, again=again)
         return
-    _say_left_out(plan)
+    say_left_out(plan)
+    if shard:
+        say(on_shard)
     if dry_run:
         _say_plan(plan, place, jobs or default_jobs(len(plan.runs)))
         return
-    if not plan.runs:
+    if not plan.runs and not shard:
         raise DataError(f"{target}: nothing can be run; the lines above say why")
     missing = unfinished(plan, place, again)
     steps = {place.folder(run): run.recipe.epochs * run.recipe.steps_per_epoch for run in missing}
@@ -274,7 +280,7 @@ def reproduce(
         _refuse_incomplete(plan, place)
 
 
-def _cells(target: str, column: str | None) -> list[Cell]:
+def chosen_cells(target: str, column: str | None) -> list[Cell]:
     from ferbench.protocols import ProtocolError, select
     from ferbench.validation import unknown
 
@@ -330,7 +336,7 @@ def _refuse_incomplete(plan: Plan, place: Workspace) -> None:
         raise RunError(f"{len(lines)} of {len(plan.runs)} runs are not finished; the lines above say why")
 
 
-def _say_left_out(plan: Plan) -> None:
+def say_left_out(plan: Plan) -> None:
     reasons: dict[str, list[str]] = {}
     for cell, reason in plan.left_out:
         reasons.setdefault(reason, []).append(f"{cell.table.id}/{cell.row.id}/{cell.column.id}")

@@ -17,7 +17,7 @@ from ferbench.bench.data.preparing.faces import face_boxes
 from ferbench.bench.data.preparing.faces.detect import Detector, Face
 from ferbench.bench.data.sets.readers import prepare_dataset
 from ferbench.bench.data.views.batches import Share
-from ferbench.bench.tables.running.reproduce import make_plan
+from ferbench.bench.tables.running.plan import make_plan
 from ferbench.bench.tables.runs import Workspace, resolve_cell
 from ferbench.bench.training.progress import Silent
 from ferbench.bench.training.state import Run, make_batches, make_state

@@ -2,8 +2,8 @@
 
 Beside the folder to be, under a name of its own, lie images.npy, filled image by image through the file (a memory map
 of it would count as the process's memory, and a full disk would kill the process), and rows.npy, a record per image
-which says that its pixels are safely there. The system's lock on the folder keeps a second process waiting, and is
-free again when the first dies.
+which says that its pixels are safely there. The lock on the folder keeps a second process waiting, and is free again
+when the first dies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,15 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbench.bench import locks
 from ferbench.bench.data.faceset import DataError
 from ferbench.bench.data.preparing.cache import load_prepared, writing
 from ferbench.bench.data.preparing.decode import MODES, Decoded
+from ferbench.bench.files import FileError
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: no second process is kept away
-    fcntl = None  # type: ignore[assignment]
-
+LOOK_S = 0.1  # between looks at a lock that another process holds
 FORGOTTEN_S = 7 * 24 * 3600.0  # after a week without a change nobody comes back to an attempt
 FLUSH_BYTES, FLUSH_S = 256 * 2**20, 10.0  # pixels, and seconds, between two waits for the disk
 ROW = np.dtype(
@@ -150,19 +148,24 @@ def partial_work(folder: Path, dataset: str, shape: Shape) -> Iterator[Partial |
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold the lock on `path`, waiting for whoever holds it now; the system frees it when a process dies."""
-    with writing(path):
-        lock = (path.parent / f".{path.name}.lock").open("w")
-    with lock:
+    """Hold the lock on `path`, waiting for whoever holds it now; it is free again when its holder dies."""
+    while True:
+        with _held(path.parent / f".{path.name}.lock") as free:
+            if free:
+                yield
+                return
+        time.sleep(LOOK_S)
+
+
+@contextmanager
+def _held(lock: Path) -> Iterator[bool]:
+    with ExitStack() as stack:
         try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            raise DataError(
-                f"{path.parent}: its file system keeps no locks ({error.strerror}), so two processes could spoil the "
-                "prepared copy; set FERBENCH_CACHE to a folder on another disk"
-            ) from error
-        yield
+            with writing(lock):
+                free = stack.enter_context(locks.held(lock))
+        except FileError as error:
+            raise DataError(str(error)) from error
+        yield free
 
 
 def finished(folder: Path, dataset: str) -> bool:

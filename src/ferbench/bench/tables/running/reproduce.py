@@ -1,4 +1,4 @@
-"""From a protocol's cells to finished runs: what is done is skipped, what was interrupted continues.
+"""From a plan to finished runs: what is done is skipped, what was interrupted continues.
 
 Each run is locked by the process that does it, so several may work on one results folder: `--jobs` starts such
 processes, and a second command, or another machine on a shared folder, may join in. A run that fails is its own affair:
@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ferbench.bench import terminal
-from ferbench.bench.data.faceset import DataError
 from ferbench.bench.tables.candidate_sets import SCORES
-from ferbench.bench.tables.counting.distinct import indistinct
-from ferbench.bench.tables.planning.implemented import implemented
-from ferbench.bench.tables.running.claims import LOCKS, claimed, holder
-from ferbench.bench.tables.running.watched import NOTE, Noting
+from ferbench.bench.tables.running.claims import claimed, holder
+from ferbench.bench.tables.running.plan import Plan, needs
+from ferbench.bench.tables.running.watched import Noting, remove_note
 from ferbench.bench.tables.running.workers import command_id, gpus, is_worker
-from ferbench.bench.tables.runs import Workspace, boxes_warning, resolve_cell
+from ferbench.bench.tables.runs import Workspace
 from ferbench.bench.terminal import complain, say
 from ferbench.bench.training import processes
-from ferbench.bench.training.networks.backbones import WeightsError
 from ferbench.bench.training.progress import Bar, Reporter
 from ferbench.bench.training.recording import records
 from ferbench.bench.training.recording.code import method_code
@@ -39,86 +35,15 @@ from ferbench.bench.training.recording.standing import (
     note_failure,
     set_aside,
 )
-from ferbench.bench.training.rescore import network_of, score_network
+from ferbench.bench.training.rescore import score_network
 from ferbench.bench.training.state import Run
 from ferbench.bench.training.train import train
 from ferbench.errors import UserError
-from ferbench.methods import Variant
 from ferbench.protocols import Cell
 
 MOST_JOBS = 4  # each takes about 1 GB
 WAIT_S = 1.0  # between looks at runs that other processes are at
 MENDABLE = (UserError, MemoryError, torch.OutOfMemoryError)  # what ends a run and not the command
-
-
-@dataclass
-class Plan:
-    """What a selection of cells comes to: runs in order, cells that cannot be run, each with the reason, and what runs
-    will lack, a line each."""
-
-    runs: list[tuple[Cell, int, Run]]
-    left_out: list[tuple[Cell, str]]
-    warnings: list[str] = field(default_factory=list)
-
-
-def seeds_of(cell: Cell, number: int | None) -> tuple[int, ...]:
-    """The table's seeds, or the first `number` of them, going on from the last one where the table has fewer."""
-    seeds = cell.seeds
-    if number is None:
-        return seeds
-    return tuple([*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + number - len(seeds))][:number])
-
-
-def make_plan(
-    cells: Sequence[Cell], preset: str, number: int | None, workspace: Workspace, variant: Variant | None
-) -> Plan:
-    """Resolve every cell; data that is not there or does not fit leaves its cells out, with the reason."""
-    plan, alike = Plan([], []), indistinct(cells, preset, variant)
-    for cell in cells:
-        if cell.published_only:
-            plan.left_out.append((cell, "the mean of other columns" if cell.column.mean_of else "published only"))
-        elif not implemented(cell):
-            plan.left_out.append((cell, f"not implemented yet: {cell.method}"))
-        elif cell.id in alike:
-            plan.left_out.append((cell, alike[cell.id]))
-        else:
-            try:
-                seeds = seeds_of(cell, number)
-                found = [(cell, seed, resolve_cell(cell, preset, seed, workspace, variant)) for seed in seeds]
-                plan.runs += [stage for item in found for stage in _stages(*item)]
-            except (DataError, WeightsError) as error:
-                plan.left_out.append((cell, str(error)))
-    plan.runs.sort(key=lambda item: item[1])  # every cell's first seed before any second one
-    unique: dict[Path, tuple[Cell, int, Run]] = {}
-    for item in plan.runs:
-        unique.setdefault(workspace.folder(item[2]), item)
-    plan.runs = _one_training_each(list(unique.values()))
-    plan.warnings = sorted({line for _, _, run in plan.runs if (line := boxes_warning(run))})
-    return plan
-
-
-def _one_training_each(runs: Sequence[tuple[Cell, int, Run]]) -> list[tuple[Cell, int, Run]]:
-    """Runs that differ in their test set alone name the first of them, which trains the network of all."""
-    first: dict[str, Run] = {}
-    named = []
-    for cell, seed, run in runs:
-        trains = first.setdefault(network_of(run.spec), run)
-        named.append((cell, seed, run if trains is run else replace(run, trained_by=trains)))
-    return named
-
-
-def _stages(cell: Cell, seed: int, run: Run) -> list[tuple[Cell, int, Run]]:
-    """The run, after those that it needs."""
-    earlier = [stage for other, needed in _needed(cell, run) for stage in _stages(other, seed, needed)]
-    return [*earlier, (cell, seed, run)]
-
-
-def _needed(cell: Cell, run: Run) -> list[tuple[Cell, Run]]:
-    """The runs that must be finished before this one: where it starts, whose predictions make its candidates, and
-    which trains its network."""
-    pairs = [(cell.before, run.before), *zip(cell.scored_by(len(run.scorers)), run.scorers, strict=True)]
-    pairs.append((cell, run.trained_by))
-    return [(other, needed) for other, needed in pairs if other and needed]
 
 
 def can_be_started_from(folder: Path) -> bool:
@@ -173,7 +98,7 @@ def failures(plan: Plan, workspace: Workspace) -> list[str]:
 def _why(cell: Cell, run: Run, workspace: Workspace) -> str:
     if reason := failure(workspace.folder(run), command_id()):
         return f"failed: {reason}"
-    for other, needed in _needed(cell, run):
+    for other, needed in needs(cell, run):
         if not can_be_started_from(workspace.folder(needed)):
             return f"waiting for {other.id}"
     return "not finished"
@@ -193,7 +118,7 @@ class Table:
         folder = self.workspace.folder(run)
         if processes.agreed(self.done(run, needed_by_us) or failure(folder, command_id()) is not None):
             return True
-        for other, needed in _needed(cell, run):
+        for other, needed in needs(cell, run):
             before = self.workspace.folder(needed)
             if needed is run.trained_by and finished(before):
                 continue  # without its checkpoint there is nothing to score, and this run trains the network itself
@@ -223,7 +148,7 @@ class Table:
         try:
             if self.again and processes.rank() == 0:
                 set_aside(folder, records.spec_hash(run.spec), method_code(run.method, run.values))
-            with Noting(folder, title) if is_worker() else Bar(terminal.console, title) as reporter:
+            with Noting(folder, title, None if is_worker() else Bar(terminal.console, title)) as reporter:
                 record = self._record(run, folder, reporter)
         except MENDABLE as error:
             if processes.several():  # the others are in the middle of the step
@@ -234,7 +159,7 @@ class Table:
             return
         if processes.rank() == 0:
             forget_failure(folder)
-            (folder / NOTE).unlink(missing_ok=True)  # of a worker that was killed
+            remove_note(folder)  # of a worker that was killed
             scored = record["metrics"]["last"]
             say(f"{title}: overall {scored['overall']:.2f} mean {scored['mean']:.2f} ({record['seconds']:.0f} s)")
 
@@ -256,7 +181,7 @@ class Table:
 
 def default_jobs(runs: int) -> int:
     """One process under torchrun and for each GPU; on the CPU one per core, up to four."""
-    if not LOCKS or processes.several():
+    if processes.several():
         return 1
     if torch.cuda.is_available():
         return max(1, min(runs, len(gpus())))

@@ -1,13 +1,15 @@
-"""What the processes of `--jobs` are at, on the screen of the command that started them.
+"""What the processes of a table are at, on the screen of the command that started them, or of whoever asks.
 
-A worker leaves a note in its run's folder about once a second: how far it is, and its losses. The command reads the
-notes and draws a line per worker, and above them how many runs are done and how long the rest will take.
+Whoever trains a run leaves a note in its folder about once a second: where, since when, how far it is, and its losses.
+The command reads the notes and draws a line per worker, and above them how many runs are done and how long the rest
+will take.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,34 +20,76 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from ferbench.bench.terminal import Terminal
-from ferbench.bench.training.progress import Silent, status_of
+from ferbench.bench.training.progress import Bar, status_of
+from ferbench.bench.training.recording import records
 
 NOTE = "progress.json"
 EVERY_S = 1.0
+_NOTED: dict[str, type] = {
+    "title": str, "step": int, "total": int, "status": str, "where": str, "since": str, "process": int, "host": str,
+}  # fmt: skip
 
 
-class Noting(Silent):
-    """A worker's reporter, as a context manager: the note is there while the run is being worked on."""
+class Noting:
+    """A reporter, as a context manager: the note is there while the run is being worked on.
 
-    def __init__(self, folder: Path, title: str) -> None:
-        self._path, self._title, self._written = folder / NOTE, title, 0.0
+    bar: what a person looks at besides; None in a process that nobody looks at
+    """
+
+    def __init__(self, folder: Path, title: str, bar: Bar | None = None) -> None:
+        self._folder, self._title, self._bar, self._written = folder, title, bar, 0.0
+        self._since = records.now()
 
     def __enter__(self) -> Noting:
+        if self._bar:
+            self._bar.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        remove_note(self._folder)
+        if self._bar:
+            self._bar.__exit__(*_)
+
+    def note(self, text: str) -> None:
+        if self._bar:
+            self._bar.note(text)
 
     def step(self, step: int, total: int, means: Mapping[str, float]) -> None:
-        if time.monotonic() - self._written < EVERY_S:
-            return
-        self._written = time.monotonic()
-        note = {"title": self._title, "step": step, "total": total, "status": status_of(means), "process": os.getpid()}
-        temporary = self._path.with_name(f".{NOTE}.{os.getpid()}.tmp")
-        with suppress(OSError):  # a note that cannot be written harms nothing
-            temporary.write_text(json.dumps(note), encoding="utf-8")
-            temporary.replace(self._path)
+        if self._bar:
+            self._bar.step(step, total, means)
+        if time.monotonic() - self._written >= EVERY_S:
+            self._written = time.monotonic()
+            write_note(self._folder, self._title, step, total, status_of(means), socket.gethostname(), self._since)
+
+    def epoch(self, line: Mapping[str, Any]) -> None:
+        if self._bar:
+            self._bar.epoch(line)
+
+
+def write_note(folder: Path, title: str, step: int, total: int, status: str, where: str, since: str) -> None:
+    """where: the machine that trains; this process, which is there as long as the note holds, may be on another."""
+    note = {
+        "title": title, "step": step, "total": total, "status": status, "where": where, "since": since,
+        "process": os.getpid(), "host": socket.gethostname(),
+    }  # fmt: skip
+    temporary = folder / f".{NOTE}.{os.getpid()}.tmp"
+    with suppress(OSError):  # a note that cannot be written harms nothing
+        temporary.write_text(json.dumps(note), encoding="utf-8")
+        temporary.replace(folder / NOTE)
+
+
+def remove_note(folder: Path) -> None:
+    with suppress(OSError):
+        (folder / NOTE).unlink(missing_ok=True)
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """A note, None where there is none that can be read."""
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return {key: kind(note[key]) for key, kind in _NOTED.items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class Watch:
@@ -80,7 +124,7 @@ class Watch:
         self._looked = time.monotonic()
         finished = 0
         for folder, total in self._steps.items():
-            note = _read(folder / NOTE)
+            note = read_note(folder / NOTE)
             if note is None and (folder / "record.json").exists():
                 self._done[folder] = total
                 self._first.setdefault(folder, 0)
@@ -117,12 +161,3 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.0f} {word}"
     return f"{seconds / 86400:.0f} days"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """A note, None where there is none that can be read."""
-    try:
-        note = json.loads(path.read_text(encoding="utf-8"))
-        return {key: note[key] for key in ("title", "step", "total", "status")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -85,6 +85,15 @@ def failure(folder: Path, command: str) -> str | None:
     return str(noted.get("reason")) if noted.get("command") == command else None
 
 
+def last_failure(folder: Path) -> tuple[str, str] | None:
+    """Why the run failed when it was tried last, in whatever command, and when; None where it did not."""
+    try:
+        noted = records.read_json(folder / FAILURE)
+    except records.RunError:
+        return None
+    return str(noted.get("reason", "")), str(noted.get("at", ""))
+
+
 def forget_failure(folder: Path) -> None:
     """The run is finished now."""
     with suppress(OSError):

@@ -1,0 +1,93 @@
+"""A table in parts: together they are the whole, none needs anything of another, and they are of like size."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from reliability.lives import row, write_protocol
+
+from ferbench.bench.tables.running.plan import Plan, make_plan, needs
+from ferbench.bench.tables.running.shards import Shard, ShardError, part_of
+from ferbench.bench.tables.runs import Workspace
+from ferbench.protocols import cells, load_protocol
+
+ROWS = [
+    row("vanilla"),
+    row("fixmatch"),
+    row("remop", 'after = { method = "vanilla", recipe = "long" }'),
+    row("ssfer", 'after = { method = "vanilla", recipe = "long" }'),
+    row("rc"),  # learns from sets that a model's predictions make
+]
+MORE = """
+[recipes.long]
+extends = "r"
+epochs = 5
+[candidates.c]
+kind = "topk_model"
+options = { k = 2 }
+"""
+
+
+def write_needy(folder: Path) -> Path:
+    """A table whose runs are stages, what starts from them, candidate models and what learns from their sets."""
+    path = write_protocol(folder, ROWS) / "protocol.toml"
+    text = path.read_text(encoding="utf-8").replace("[presets.cpu]", f"{MORE}\n[presets.cpu]")
+    path.write_text(text.replace("seeds = [1]", "seeds = [1, 2, 3]") + 'candidates = "c"\n', encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, drawn_faces: Path) -> Workspace:
+    return Workspace(tmp_path / "results", drawn_faces)
+
+
+@pytest.fixture
+def plan(tmp_path: Path, workspace: Workspace) -> Plan:
+    return make_plan(cells(load_protocol(write_needy(tmp_path / "needy"))), "cpu", None, workspace, None)
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 4, 7, 30])
+def test_the_parts_are_the_whole_and_need_nothing_of_each_other(plan: Plan, workspace: Workspace, of: int) -> None:
+    found: list[Path] = []
+    for number in range(1, of + 1):
+        part, said = part_of(plan, workspace, Shard(number, of))
+        folders = [workspace.folder(run) for _, _, run in part.runs]
+        for cell, _, run in part.runs:
+            assert all(workspace.folder(needed) in folders for _, needed in needs(cell, run))
+        assert f"shard {number}/{of} of plan " in said and f"{len(folders)} of {len(plan.runs)} runs" in said
+        found += folders
+    assert sorted(found) == sorted(workspace.folder(run) for _, _, run in plan.runs)
+    assert len(set(found)) == len(found)
+
+
+def test_parts_are_of_like_size(plan: Plan, workspace: Workspace) -> None:
+    """Three seeds of two groups with 27 and 12 steps and two runs of 6: three parts take as many steps each."""
+    steps = []
+    for number in (1, 2, 3):
+        part, _ = part_of(plan, workspace, Shard(number, 3))
+        steps.append(sum(run.recipe.epochs * run.recipe.steps_per_epoch for _, _, run in part.runs))
+    assert sum(steps) == sum(run.recipe.epochs * run.recipe.steps_per_epoch for _, _, run in plan.runs)
+    assert max(steps) - min(steps) <= 6
+
+
+def test_every_machine_divides_alike(plan: Plan, workspace: Workspace) -> None:
+    """In whatever order the plan stands, and whatever is finished."""
+    turned = Plan(plan.runs[::-1], [])
+    for number in (1, 2, 3, 4):
+        there, said = part_of(plan, workspace, Shard(number, 4))
+        here, repeated = part_of(turned, workspace, Shard(number, 4))
+        assert {workspace.folder(run) for _, _, run in here.runs} == {workspace.folder(run) for _, _, run in there.runs}
+        assert said == repeated
+
+
+def test_too_many_parts_are_said(plan: Plan, workspace: Workspace) -> None:
+    assert "12 groups that need each other" in part_of(plan, workspace, Shard(13, 13))[1]
+    assert not part_of(plan, workspace, Shard(13, 13))[0].runs
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "1/0", "-1/2", "1/2/3", "1 /2"])
+def test_a_part_that_there_is_not(text: str) -> None:
+    with pytest.raises(ShardError, match=re.escape("write it as I/N, I from 1 to N, such as 2/8")):
+        Shard.read(text)
