@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ferbench.bench.speed import step as script
+from ferbench.bench.speed import ways
 from ferbench.bench.speed.ways import authors, make_run, plain, static
 from ferbench.bench.training.steps.mode import Mode
 
@@ -32,13 +33,20 @@ def test_plain_and_static_are_the_same_training(case: script.Case) -> None:
     assert not all(torch.equal(value, start[name]) for name, value in state.method.state_dict().items())
 
 
-def test_the_authors_way_goes_through_its_batches() -> None:
-    """Every image of a step is read once for each of its views."""
+def test_the_authors_way_goes_through_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every image of a step is read once for each of its views; Ada-CM has two of every image."""
     case = script.CASES[2]
     run = make_run(case.method, case.settings(True), case.stored)
-    way = authors(run, CPU)
-    way(0)
-    way(1)
+    way, opened, really = authors(run, CPU), [0], ways.Image.open
+
+    def open_one(file: object) -> object:
+        opened[0] += 1
+        return really(file)
+
+    monkeypatch.setattr(ways.Image, "open", open_one)
+    for steps in (1, 2):
+        way(steps - 1)
+        assert opened[0] == steps * (2 * run.recipe.batch_size + 2 * run.recipe.batch_size * run.recipe.mu)
 
 
 def test_rows_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
