@@ -34,7 +34,7 @@ def test_plain_and_static_are_the_same_training(case: script.Case) -> None:
 
 
 def test_the_authors_way_goes_through_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every image of a step is read once for each of its views; Ada-CM has two of every image."""
+    """Every image of a step is read once for each of its views; Ada-CM has one if labelled, else three."""
     case = script.CASES[2]
     run = make_run(case.method, case.settings(True), case.stored)
     way, opened, really = authors(run, CPU), [0], ways.Image.open
@@ -46,7 +46,7 @@ def test_the_authors_way_goes_through_its_batches(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ways.Image, "open", open_one)
     for steps in (1, 2):
         way(steps - 1)
-        assert opened[0] == steps * (2 * run.recipe.batch_size + 2 * run.recipe.batch_size * run.recipe.mu)
+        assert opened[0] == steps * run.recipe.batch_size * (1 + 3 * run.recipe.mu)
 
 
 def test_rows_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
