@@ -156,6 +156,33 @@ def test_a_hundred_odd_runs_beside_a_good_one(ferbench: Command, tmp_path: Path)
     print(f"{len(PAIRS) + len(NAMES) + 8} odd runs, 0 commands taken down")
 
 
+def test_every_command_that_reads_results(ferbench: Command, tmp_path: Path) -> None:
+    """The same hundred, read by all the others; nothing of them is brought into another folder but whole runs."""
+    results = tmp_path / "r"
+    (put(results / "runs" / GOOD, {**SPEC, "seed": 2}, RECORD) / "metrics.jsonl").write_text("")
+    for number, pair in enumerate(PAIRS.values()):
+        put(results / "runs" / f"odd {number}", *pair)
+    odd_files(results)
+    read = ("--results", results)
+    for asked in (
+        ("runs", *read),
+        ("report", *read, "--out", tmp_path / "report.html"),
+        ("status", "demo", "--preset", "paper", *read),
+        ("reproduce", "demo", "--dry-run", *read),
+        ("compare", "demo/1/vanilla", "demo/1/fixmatch", *read),
+        ("log", "demo", *read, "--out", tmp_path / "log"),
+        ("list", "protocols"),
+    ):
+        done = ferbench(*asked)
+        assert "Usage" not in done.err, done.err
+        check(done)
+    for asked in (("verify", results, "--no-data"), ("merge", results, "--results", tmp_path / "into")):
+        done = ferbench(*asked)
+        said = done.out + done.err
+        assert done.code == 1 and "Traceback" not in said and "\x1b" not in said and "\u202e" not in said, said[-2000:]
+    assert [path.name for path in (tmp_path / "into" / "runs").iterdir()] == [GOOD]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*PAIRS, *NAMES])
 def test_each_alone(ferbench: Command, tmp_path: Path, name: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ferbench.bench.board.frame import existing
 from ferbench.bench.board.remembered import FOLDER
+from ferbench.bench.tables.counting.stored import read_stored
 from ferbench.bench.training.recording import records
 from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import Cell, ProtocolError, protocol_names, select
@@ -26,9 +27,10 @@ class Listed:
 
     folder: Path
     short: str
-    state: str  # finished, to continue, damaged
+    state: str  # finished, to continue, begun, damaged
     spec: dict[str, Any]
-    record: dict[str, Any]
+    record: Mapping[str, Any]
+    why: str = ""  # damaged
 
 
 def find_folder(name: str, results: Path) -> Path | None:
@@ -63,10 +65,9 @@ def list_runs(results: Path, words: Sequence[str] = ()) -> list[Listed]:
     names = _names(existing(results))
     found = []
     for name in names:
-        folder = results / "runs" / name
-        spec, record = _read(folder / "spec.json"), _read(folder / "record.json")
-        if all(word in name or word in str(spec) for word in words):
-            found.append(Listed(folder, _short(name, names), _state(folder, spec, record), spec, record))
+        run = _listed(results / "runs" / name, _short(name, names))
+        if all(word in name or word in str(run.spec) for word in words):
+            found.append(run)
     return found
 
 
@@ -82,17 +83,17 @@ def _short(name: str, names: Sequence[str]) -> str:
     return name
 
 
-def _state(folder: Path, spec: dict[str, Any], record: dict[str, Any]) -> str:
-    if not spec or ((folder / "record.json").exists() and not record):
-        return "damaged"
-    return "finished" if record else "to continue" if (folder / "checkpoint.pt").exists() else "begun"
-
-
-def _read(path: Path) -> dict[str, Any]:
+def _listed(folder: Path, short: str) -> Listed:
+    record: Mapping[str, Any] = {}
     try:
-        return records.read_json(path) if path.is_file() else {}
-    except RunError:
-        return {}
+        if (folder / "record.json").exists() and (stored := read_stored(folder)):
+            spec, record = dict(stored.spec), stored.record
+        else:
+            spec = records.read_json(folder / "spec.json")
+    except RunError as error:
+        return Listed(folder, short, "damaged", {}, {}, str(error))
+    state = "finished" if record else "to continue" if (folder / "checkpoint.pt").exists() else "begun"
+    return Listed(folder, short, state, spec, record)
 
 
 def no_such_run(target: str, results: Path, error: ProtocolError) -> RunError:

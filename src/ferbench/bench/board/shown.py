@@ -212,5 +212,6 @@ def runs_lines(found: Sequence[Listed]) -> Iterable[str]:
         last = run.record.get("metrics", {}).get("last", {})
         numbers = " / ".join(f"{last[name]:.2f}" for name in ("overall", "mean") if isinstance(last.get(name), float))
         finished = str(run.record.get("finished_at", ""))[:16]
-        yield f"{run.short:<10} {run.state:<11} {numbers:<15} {finished:<17} {run.folder.name}"
+        why = f": {run.why}" if run.why else ""
+        yield f"{run.short:<10} {run.state:<11} {numbers:<15} {finished:<17} {run.folder.name}{why}"
     yield f"{len(found)} runs"
