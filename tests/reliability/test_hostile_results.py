@@ -159,7 +159,9 @@ def test_a_hundred_odd_runs_beside_a_good_one(ferbench: Command, tmp_path: Path)
 def test_every_command_that_reads_results(ferbench: Command, tmp_path: Path) -> None:
     """The same hundred, read by all the others; nothing of them is brought into another folder but whole runs."""
     results = tmp_path / "r"
-    (put(results / "runs" / GOOD, {**SPEC, "seed": 2}, RECORD) / "metrics.jsonl").write_text("")
+    good = put(results / "runs" / GOOD, {**SPEC, "seed": 2}, RECORD)
+    numbers = {"overall": 50.0, "mean": 40.0, "f1": 30.0}
+    (good / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "step": 6, "test": {"ema": {"main": numbers}}}) + "\n")
     for number, pair in enumerate(PAIRS.values()):
         put(results / "runs" / f"odd {number}", *pair)
     odd_files(results)
