@@ -26,6 +26,7 @@ class Terminal(Console):
 
 
 console = Terminal()
+FORMULA = ("=", "+", "-", "@")  # how a cell of a CSV file begins that spreadsheets take for one
 
 
 def say(*parts: RenderableType) -> None:
@@ -47,3 +48,9 @@ def mutter(text: str) -> None:
 def complain(message: str) -> None:
     """One line on stderr, whatever the message holds."""
     mutter(f"ferbench: {' '.join(message.split())}")
+
+
+def no_formula(text: str) -> str:
+    """A cell of a CSV file, in one line; an apostrophe stands before what a spreadsheet would take for a formula."""
+    text = shown(text)
+    return f"'{text}" if text.startswith(FORMULA) else text

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from ferbench.bench.data.sets.readers import open_dataset
+from ferbench.bench.studies import predict
 from ferbench.bench.studies.predict import predicting
 from ferbench.bench.tables.counting.finished import open_finished
 from ferbench.bench.training.networks.backbones import load_weights, make_classifier
@@ -30,6 +32,17 @@ def trained(request: pytest.FixtureRequest, ferbench: Ferbench, tmp_path: Path, 
     done = ferbench("train", request.param, *tiny_arguments, *OPTIONS.get(request.param, []))
     assert done.code == 0, done.err
     return next((tmp_path / "results" / "runs").iterdir())
+
+
+def test_nothing_in_the_scores_is_a_formula(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the name of an image nor that of a class, which come from anybody."""
+    monkeypatch.setattr(predict, "scores", lambda run, paths: ((path, [0.1, 0.9]) for path in paths))
+    run = SimpleNamespace(classes=["happy", "=cmd|' /C calc'!A0"])
+    predict.write_scores(cast(Any, run), [Path("=a.png"), Path("b.png")], tmp_path / "said.csv")
+    with (tmp_path / "said.csv").open() as file:
+        (_, _, _, name), *rows = csv.reader(file)
+    assert name == "'=cmd|' /C calc'!A0"
+    assert [row[:2] for row in rows] == [["./=a.png", name], ["b.png", name]]
 
 
 def test_a_users_images_get_the_scores_they_got_as_test_images(

@@ -9,11 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from ferbench.bench.board.leaderboard import Line
-from ferbench.bench.terminal import shown
+from ferbench.bench.terminal import no_formula
 from ferbench.bench.training.recording import records
 
 COLUMNS = tuple(field.name for field in fields(Line))
-FORMULA = ("=", "+", "-", "@")  # how a cell begins that spreadsheets take for one
 
 
 def write_csv(lines: Iterable[Line], path: Path) -> None:
@@ -35,15 +34,14 @@ def ordered(lines: Iterable[Line]) -> list[Line]:
 
 
 def cell(value: object) -> str:
-    """One value as text in one line; an apostrophe stands before what a spreadsheet would take for a formula."""
+    """One value as text in one line."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.2f}"
-    text = shown(joined(value) if isinstance(value, tuple) else str(value))
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return no_formula(joined(value) if isinstance(value, tuple) else str(value))
 
 
 def joined(values: tuple[object, ...]) -> str:

@@ -18,6 +18,7 @@ from ferbench.bench.data.views.augment import apply_plain
 from ferbench.bench.data.views.normalisation import MEAN_STD
 from ferbench.bench.files import FileError, read_bytes, reason
 from ferbench.bench.tables.counting.finished import FinishedRun
+from ferbench.bench.terminal import FORMULA, no_formula
 from ferbench.bench.training.networks.backbones import Classifier
 from ferbench.bench.training.recording import records
 from ferbench.bench.training.recording.finite import check_scores
@@ -53,12 +54,16 @@ def scores(run: FinishedRun, paths: Sequence[Path]) -> Iterator[tuple[Path, list
 
 
 def write_scores(run: FinishedRun, paths: Sequence[Path], out: Path) -> int:
-    """A CSV with path, predicted class and the score of every class; returns how many images it holds."""
-    names, text = run.classes, io.StringIO()
+    """A CSV with path, predicted class and the score of every class; returns how many images it holds.
+
+    No cell of it is a formula to a spreadsheet, whatever images and classes are called.
+    """
+    names, text = [no_formula(name) for name in run.classes], io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "predicted", *names])
     for path, row in scores(run, paths):
-        writer.writerow([path, names[max(range(len(row)), key=row.__getitem__)], *(f"{value:.6f}" for value in row)])
+        place = f"./{path}" if str(path).startswith(FORMULA) else path  # the same file
+        writer.writerow([place, names[max(range(len(row)), key=row.__getitem__)], *(f"{value:.6f}" for value in row)])
     records.write(out, lambda file: file.write(text.getvalue().encode()))
     return len(paths)
 
