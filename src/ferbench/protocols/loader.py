@@ -165,7 +165,7 @@ def _check(protocol: Protocol) -> None:
     path = protocol.path
     if not protocol.presets:
         raise ProtocolError(f"{path}: presets: needs at least one, e.g. [presets.paper]")
-    for section in ("method_options", "instead"):
+    for section in ("method_options", "instead", "off_pace"):
         for name in getattr(protocol, section):
             _known(name, protocol.presets, f"{path}.{section}")
     for name, preset in protocol.presets.items():

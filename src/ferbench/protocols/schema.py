@@ -287,6 +287,8 @@ class Protocol:
     method learns at its own pace (centres, ramps) the rate or length that it has in the paper.
     instead: preset to recipe key to what stands for which of the paper's values, before the preset's one value for all;
     so rows that differ in a backbone can differ in a small one as well.
+    off_pace: preset to setting ("ema", or "METHOD.option") to the reason why it does not have the paper's share of a
+    run there, for `ferbench check`.
     """
 
     paper: str = field(metadata=ID)
@@ -302,6 +304,7 @@ class Protocol:
     pretraining: Mapping[str, PretrainingRecipe] = field(default_factory=dict)
     method_options: Mapping[str, Mapping[str, Mapping[str, Option]]] = field(default_factory=dict)
     instead: Mapping[str, Mapping[str, Mapping[str, Option]]] = field(default_factory=dict)
+    off_pace: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     variant: str = field(default="paper", metadata={"choices": VARIANTS})
     hash: str = field(default="", metadata={"key": False})  # SHA-256 (hex) of protocol.toml and the CSV files
     path: Path = field(default=Path(), metadata={"key": False})

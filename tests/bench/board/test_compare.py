@@ -97,6 +97,22 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, evident_run: Eviden
         side(FIXMATCH, tmp_path, preset="paper")
 
 
+def test_two_rules_of_the_same_networks(tmp_path: Path, evident_run: EvidentRun) -> None:
+    """Seeds 1 and 2 score the first rule by answers 100 and 200, the second by the next ones."""
+    for seed in (1, 2):
+        evident_run("fixmatch", seed, rules=("mixture", "linear"))
+    found = compare(side(FIXMATCH, tmp_path), side(f"{FIXMATCH}@linear", tmp_path))
+    right = {seed: answered(seed, 0.7).argmax(axis=1) == LABELS for seed in (100, 101, 200, 201)}
+    expected = 100 * np.mean([right[first].mean() - right[first + 1].mean() for first in (100, 200)])
+    overall = next(one for one in found.compared if one.what == "overall")
+    assert found.images and overall.difference.mean == pytest.approx(expected)
+    assert overall.first - overall.second == pytest.approx(expected, abs=1e-3)
+    same = compare(side(f"{FIXMATCH}@mixture", tmp_path), side(FIXMATCH, tmp_path))
+    assert all(one.difference.mean == 0 for one in same.compared)
+    with pytest.raises(RunError, match="unknown inference rule 'linaer'; did you mean 'linear'"):
+        side(f"{FIXMATCH}@linaer", tmp_path)
+
+
 def test_own_rows_are_compared_too(tmp_path: Path, evident_run: EvidentRun) -> None:
     both(evident_run, own=True)
     first, second = (f"yours/synthetic/{row}/long_tailed-200-20" for row in ("fixmatch", "vanilla"))

@@ -9,6 +9,8 @@ from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
 
+from ferbench.bench.board.compare import compare, side
+from ferbench.bench.board.statistics import Difference
 from ferbench.bench.tables.settings import same_run
 from ferbench.bench.training.recording import records
 
@@ -16,7 +18,7 @@ RESULTS = Path(__file__).parents[3] / "results"
 
 
 def measured() -> set[tuple[str, str, str]]:
-    """(seeds, overall, mean) as the log writes them, of every run and every two runs with the same settings."""
+    """(seeds, overall, mean) as the log writes them, of every run and of several runs with the same settings."""
     runs: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
     for path in sorted(RESULTS.glob("runs/*/record.json")):
         spec, last = records.read_json(path.with_name("spec.json")), records.read_json(path)["metrics"]["last"]
@@ -24,28 +26,44 @@ def measured() -> set[tuple[str, str, str]]:
     found = set()
     for by_seed in runs.values():
         found |= {(str(seed), *(f"{value:.2f}" for value in values)) for seed, values in by_seed.items()}
-        for pair in combinations(sorted(by_seed), 2):
-            columns = zip(*(by_seed[seed] for seed in pair), strict=True)
+        for chosen in (part for size in range(2, len(by_seed) + 1) for part in combinations(sorted(by_seed), size)):
+            columns = zip(*(by_seed[seed] for seed in chosen), strict=True)
             texts = [f"{mean(column):.2f} ± {stdev(column):.2f}" for column in columns]
-            found.add((",".join(map(str, pair)), *texts))
+            found.add((",".join(map(str, chosen)), *texts))
     return found
 
 
-def rows() -> Iterator[tuple[int, tuple[str, str, str]]]:
-    """Line number and (seeds, overall, mean) of every row of a table that has a column of seeds."""
+def rows(*columns: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Line number and these columns of every row of a table that has the first of them."""
     header: list[str] = []
     for number, line in enumerate((RESULTS / "LOG.md").read_text(encoding="utf-8").splitlines(), 1):
         cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
-        if "seeds" in cells:
+        if columns[0] in cells:
             header = cells
         elif not cells:
             header = []
         elif header and not re.fullmatch(r"-*", cells[0]):
             place = dict(zip(header, cells, strict=True))
-            yield number, (place["seeds"], place["overall"], place["mean"])
+            yield number, tuple(place[column] for column in columns)
 
 
 def test_every_row_of_the_log_has_its_records() -> None:
-    there, listed = measured(), list(rows())
+    there, listed = measured(), list(rows("seeds", "overall", "mean"))
     assert len(listed) > 30
     assert [row for row in listed if row[1] not in there] == []
+
+
+def test_every_claim_of_the_log_is_what_compare_says() -> None:
+    """A row with `first` and `second` has n seeds and, for overall and mean, the difference and its 95 % interval."""
+    listed = list(rows("first", "second", "n", "overall", "mean"))
+    assert len(listed) >= 4
+    for number, (first, second, *stated) in listed:
+        found = compare(*(side(name.strip("`"), RESULTS, preset="cpu") for name in (first, second)))
+        by_metric = {one.what: one.difference for one in found.compared}
+        assert found.images, f"line {number}: {found.note}"
+        assert stated == [str(len(found.seeds)), *(written(by_metric[metric]) for metric in ("overall", "mean"))]
+
+
+def written(difference: Difference) -> str:
+    assert difference.interval
+    return f"{difference.mean:+.1f} [{difference.interval.low:+.1f}, {difference.interval.high:+.1f}]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ferbench.bench.training.recording import records
 from ferbench.bench.training.recording.evidence import Evidence
 from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import ProtocolError
+from ferbench.validation import unknown
 
 NO_CELL: Any = None  # a run that is named by itself stands for no cell
 METRICS = ("overall", "mean", "f1")
@@ -58,8 +59,13 @@ class Comparison:
 def side(target: str, results: Path, preset: str | None = None, variant: str | None = None) -> Side:
     """The runs that `target` names: one run, or the seeds of one cell under one preset and variant.
 
+    With `@RULE` at its end: by that inference rule, where a run keeps several.
     Raises RunError or ProtocolError, one line, also where several settings were run and none is chosen.
     """
+    name, at, rule = target.rpartition("@")
+    if at and "/" not in rule:
+        found = side(name, results, preset, variant)
+        return Side(f"{found.name} by {rule}", {seed: _by_rule(run, rule) for seed, run in found.runs.items()})
     folder = find_folder(target, results)
     if folder:
         spec, record = records.read_json(folder / "spec.json"), records.read_json(folder / "record.json")
@@ -78,6 +84,20 @@ def side(target: str, results: Path, preset: str | None = None, variant: str | N
         raise RunError(f"{target}: runs of {len(chosen)} settings fit; choose one of: {known}")
     mine = [run for run in found if (run.preset, run.variant) == chosen[0]]
     return Side(f"{target} ({chosen[0][1]}, {chosen[0][0]})", {run.seed: run for run in mine})
+
+
+def _by_rule(run: Run, rule: str) -> Run:
+    """The run with what its record keeps of this inference rule in place of its headline. Raises RunError."""
+    rules = (run.record.get("evidence") or {}).get("rules") or {}
+    if rule not in rules:
+        raise RunError(unknown("inference rule", rule, rules, run.id))
+    head = "" if rule == next(iter(rules)) else f"{rule}/"
+    metrics = {
+        part: {key.removeprefix(head): float(one) for key, one in row.items() if key.startswith(head)}
+        for part, row in run.record["metrics"].items()
+    }
+    evidence = {**run.record["evidence"], "rules": {rule: rules[rule]}}
+    return replace(run, metrics=metrics, record={**run.record, "evidence": evidence})
 
 
 def _runs_of_cell(target: str, results: Path) -> list[Run]:

@@ -75,7 +75,7 @@ def _say_against(row: str, board: Leaderboard, tables: set[tuple[str, str]]) -> 
 
 @app.command("compare")
 def compare_command(
-    first: Annotated[str, typer.Argument(help="PAPER/TABLE/ROW/COLUMN, a run's name, or the end of one.")],
+    first: Annotated[str, typer.Argument(help="PAPER/TABLE/ROW/COLUMN or a run; with @RULE its inference rule.")],
     second: Annotated[str, typer.Argument(help="What to hold against it.")],
     preset: Annotated[str | None, typer.Option(help="Where cells were run under several.")] = None,
     variant: Annotated[str | None, typer.Option(help="Where cells were run under several.")] = None,

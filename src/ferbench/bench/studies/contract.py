@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from ferbench.bench.data.faceset import FaceSet
 from ferbench.bench.data.sets.readers import READERS
-from ferbench.bench.tables.planning.implemented import implemented
+from ferbench.bench.tables.planning.implemented import COMPARABLE, implemented
+from ferbench.bench.tables.planning.pace import shorter_presets, unexplained
 from ferbench.bench.tables.planning.step_cost import CLASSES, Example, Trivial, example
 from ferbench.bench.tables.runs import Workspace
 from ferbench.bench.tables.settings import settings
@@ -33,14 +34,18 @@ Check = Callable[..., str]
 
 
 def check(name: str, workspace: Workspace) -> Iterator[Found]:
-    """Check the method, data set or protocol (a name or a folder) called `name`. Raises UserError for any other."""
+    """Check the method, data set or protocol (a name or a folder) called `name`. Raises UserError for any other.
+
+    A paper's method and its protocol have one name: both are checked.
+    """
+    protocol = name in protocol_names() or (Path(name) / "protocol.toml").is_file()
     if name in METHODS:
         yield from check_method(name)
     elif name in READERS:
         yield from check_faces(workspace.faces(name, {}))
-    elif name in protocol_names() or (Path(name) / "protocol.toml").is_file():
+    if protocol:
         yield from check_protocol(name)
-    else:
+    elif name not in METHODS and name not in READERS:
         raise ProtocolError(
             f"no method, data set or protocol '{name}'; one in a file needs --plugin FILE.py before `check`"
         )
@@ -183,7 +188,7 @@ def check_faces(faces: FaceSet) -> Iterator[Found]:
 
 
 def check_protocol(name: str) -> Iterator[Found]:
-    """That each cell has settings under each preset."""
+    """That each cell has settings under each preset, and what has a pace of its own the paper's share of a run."""
     protocol = load_protocol(name)
     for table in protocol.tables:
         wrong = []
@@ -196,3 +201,6 @@ def check_protocol(name: str) -> Iterator[Found]:
             except UserError as error:
                 wrong.append(f"{cell.id}: {error}")
         yield f"the cells of {protocol.name}/{table.id} can be resolved", "; ".join(wrong[:3])
+    for preset in shorter_presets(protocol) if COMPARABLE in protocol.presets else ():
+        promise = f"what learns at a pace of its own has the paper's share of a run under {preset}, or a reason"
+        yield promise, "; ".join(unexplained(protocol, preset))
