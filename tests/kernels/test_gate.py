@@ -160,7 +160,9 @@ def loop_mix(weights: Tensor, outputs: Tensor) -> Tensor:
     return mixed
 
 
-@pytest.mark.parametrize(("rows", "experts", "features"), [(1, 1, 1), (5, 4, 7), (3, 2, 33), (0, 3, 4)], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "experts", "features"), [(1, 1, 1), (5, 4, 7), (3, 2, 33), (0, 3, 4), (2, 100, 5)], ids=str
+)
 def test_eq2_weighted_sum(impl: str, rows: int, experts: int, features: int, device: torch.device) -> None:
     weights, outputs = torch.randn(rows, experts).double(), torch.randn(rows, experts, features).double()
     mixed = mix_experts(weights.to(device), outputs.to(device), impl=impl)
@@ -176,7 +178,7 @@ def mix_grads(weights: Tensor, outputs: Tensor, impl: str, upstream: Tensor) -> 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "experts", "features"), [(5, 4, 700), (67, 3, 7), (2, 9, 64)], ids=str)
+@pytest.mark.parametrize(("rows", "experts", "features"), [(5, 4, 700), (67, 3, 7), (2, 9, 64), (3, 60, 32)], ids=str)
 def test_mix_kernel_is_as_good_as_torch(
     dtype: torch.dtype, rows: int, experts: int, features: int, device: torch.device,
     assert_as_good_as_torch: Callable[..., None],
@@ -191,8 +193,9 @@ def test_mix_kernel_is_as_good_as_torch(
         assert_as_good_as_torch(name, *values, torch.finfo(dtype).eps)
 
 
-def test_mix_takes_strided_and_mixed_types(device: torch.device) -> None:
-    stacked = torch.randn(4, 5, 12, device=device)  # experts first, as a list of experts stacks
+@pytest.mark.parametrize("features", [6, 40], ids=["at-once", "one-by-one"])
+def test_mix_takes_strided_and_mixed_types(features: int, device: torch.device) -> None:
+    stacked = torch.randn(4, 5, 2 * features, device=device)  # experts first, as a list of experts stacks
     weights = torch.randn(4, 5, device=device, dtype=torch.float64).T
     outputs = stacked.permute(1, 0, 2)[:, :, ::2]
     mixed = mix_experts(weights, outputs, impl="triton")
@@ -200,13 +203,14 @@ def test_mix_takes_strided_and_mixed_types(device: torch.device) -> None:
     torch.testing.assert_close(mixed.cpu(), loop_mix(weights, outputs))
 
 
-def test_an_unchosen_expert_cannot_spoil_the_sum(impl: str, device: torch.device) -> None:
+@pytest.mark.parametrize("times", [1, 20], ids=["at-once", "one-by-one"])
+def test_an_unchosen_expert_cannot_spoil_the_sum(impl: str, times: int, device: torch.device) -> None:
     weights = torch.tensor([[0.0, 1.0]], device=device)
-    outputs = torch.tensor([[[float("nan"), float("inf")], [2.0, 3.0]]], device=device)
-    mixed, dweights, doutputs = mix_grads(weights, outputs, impl, torch.ones(1, 2, device=device))
-    assert mixed.tolist() == [[2.0, 3.0]]
-    assert dweights.tolist() == [[0.0, 5.0]]
-    assert doutputs.tolist() == [[[0.0, 0.0], [1.0, 1.0]]]
+    outputs = torch.tensor([[[float("nan"), float("inf")], [2.0, 3.0]]], device=device).repeat(1, 1, times)
+    mixed, dweights, doutputs = mix_grads(weights, outputs, impl, torch.ones(1, 2 * times, device=device))
+    assert mixed.tolist() == [[2.0, 3.0] * times]
+    assert dweights.tolist() == [[0.0, 5.0 * times]]
+    assert doutputs.tolist() == [[[0.0, 0.0] * times, [1.0, 1.0] * times]]
 
 
 def test_mix_gradcheck(impl: str, device: torch.device) -> None:

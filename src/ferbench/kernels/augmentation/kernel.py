@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ferbench.kernels.augmentation.operations import operations_kernel
 from ferbench.kernels.augmentation.plan import TAIL
-from ferbench.kernels.augmentation.resize import Interpolation, taps
+from ferbench.kernels.augmentation.resize import taps
 from ferbench.kernels.augmentation.view import view_kernel
 from ferbench.kernels.dispatch import Plan, ceil_div, launch, layout, target
 
@@ -19,39 +19,37 @@ BLOCK = 1024
 def augment_forward(
     images: Tensor,
     plan: Tensor,
-    indices: Tensor | None,
     out: Tensor,
     padding: int,
     scale: Sequence[float],
     shift: Sequence[float],
-    interpolation: Interpolation,
 ) -> None:
-    """Fill out [B, 3, S, S] from images [N, H, W, C]: two launches, one where the plan holds no operation."""
+    """Fill out [B, 3, S, S] from images [B, H, W, C]: two launches, one where the plan holds no operation."""
     batch, size = out.shape[0], out.shape[3]
     _, height, width, channels = images.shape
     operations = (plan.shape[1] - TAIL) // 8
-    pixels, indexed = images, indices is not None
-    key = layout(images), layout(plan), layout(indices), layout(out)
+    pixels = images
+    key = layout(images), layout(plan), layout(out)
     if operations:
         scratch = torch.empty(2, batch, channels, height, width, dtype=torch.uint8, device=images.device)
         tables = torch.empty(batch, channels, 256, dtype=torch.uint8, device=images.device)
 
         def plan_operations() -> Plan:
             constants = {
-                "N_OPERATIONS": operations, "INDEXED": indices is not None,
-                "AMD": target(images.device).startswith("gfx"), "C": channels, "BLOCK": BLOCK, "num_warps": 8,
+                "N_OPERATIONS": operations, "AMD": target(images.device).startswith("gfx"), "C": channels,
+                "BLOCK": BLOCK, "num_warps": 8,
             }  # fmt: skip
             return Plan((batch,), (batch, height, width), constants)
 
-        launch(operations_kernel, key, (images, indices, plan, scratch, tables), plan_operations)
-        pixels, indexed = scratch[operations % 2], False
+        launch(operations_kernel, key, (images, plan, scratch, tables), plan_operations)
+        pixels = scratch[operations % 2]
     resized = (height, width) != (size, size)
-    x = taps(width, size, interpolation, images.device) if resized else (None, None, 1)
-    y = taps(height, size, interpolation, images.device) if resized else (None, None, 1)
+    x = taps(width, size, images.device) if resized else (None, None, 1)
+    y = taps(height, size, images.device) if resized else (None, None, 1)
 
     def plan_view() -> Plan:
         constants = {
-            "INDEXED": indexed, "PLANAR": operations > 0, "RESIZE": resized, "C": channels,
+            "PLANAR": operations > 0, "RESIZE": resized, "C": channels,
             "TAPS_X": 1 if x[1] is None else x[1].shape[1], "TAPS_Y": 1 if y[1] is None else y[1].shape[1],
             "BITS_X": x[2], "BITS_Y": y[2], "BLOCK": BLOCK, "num_warps": 4,
         }  # fmt: skip
@@ -60,7 +58,7 @@ def augment_forward(
 
     launch(
         view_kernel,
-        (*key, interpolation, padding, *scale, *shift),
-        (pixels, indices if indexed else None, plan, out, x[0], x[1], y[0], y[1]),
+        (*key, padding, *scale, *shift),
+        (pixels, plan, out, x[0], x[1], y[0], y[1]),
         plan_view,
     )

@@ -9,33 +9,28 @@ from torch import Tensor
 
 from ferbench.kernels.augmentation import reference
 from ferbench.kernels.augmentation.plan import TAIL
-from ferbench.kernels.augmentation.resize import Interpolation
-from ferbench.kernels.dispatch import Impl, has_shape, one_of, opaque_op, use_triton
+from ferbench.kernels.dispatch import Impl, has_shape, opaque_op, use_triton
 
 
 def augment(
     images: Tensor,
     plan: Tensor,
-    indices: Tensor | None = None,
     *,
     size: int,
     padding: int,
     mean: Sequence[float],
     std: Sequence[float],
-    interpolation: Interpolation = "bilinear",
     channels_last: bool = False,
     impl: Impl = "auto",
 ) -> Tensor:
-    """One view of each chosen image: n RandAugment operations, Cutout, resize, padded crop, flip, normalise.
+    """One view of each image: n RandAugment operations, Cutout, resize, padded crop, flip, normalise.
 
     Args:
-        images: [N, H, W, C] uint8, contiguous, C = 1 or 3: a batch, or a whole data set.
+        images: [B, H, W, C] uint8, C = 1 or 3.
         plan: [B, 8 n + 7] int32, `plan.pack` of what happens to each image; n = 0 leaves out operations and Cutout.
-        indices: [B] int64 into images; None takes all of them in order (B = N).
-        size: side of the result in pixels; a non-square image is stretched.
+        size: side of the result in pixels, by antialiased bilinear weights; a non-square image is stretched.
         padding: zeros around the resized image before the crop, in pixels.
         mean, std: per channel of the result, for values in [0, 1].
-        interpolation: "bilinear" or "bicubic", antialiased.
         channels_last: memory format of the result.
         impl: "auto", "triton" or "reference".
 
@@ -53,16 +48,11 @@ def augment(
         )
     if plan.dim() != 2 or plan.dtype != torch.int32 or plan.shape[1] % 8 != TAIL:
         raise ValueError(f"{op}: plan must be packed rows [B, 8 n + 7] int32, not {plan.dtype} {list(plan.shape)}")
-    has_shape(op, "images" if indices is None else "indices", images if indices is None else indices,
-              (plan.shape[0],) + (None,) * (3 if indices is None else 0))  # fmt: skip
-    one_of(op, "interpolation", interpolation, ("bilinear", "bicubic"))
-    if use_triton(op, impl, [images, plan] if indices is None else [images, plan, indices]):
+    has_shape(op, "images", images, (plan.shape[0], None, None, None))
+    if use_triton(op, impl, [images, plan]):
         scale, shift = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std)]  # noqa: B905
-        return _op(images.contiguous(), plan, indices, size, padding, scale, shift, interpolation, channels_last)  # type: ignore[no-any-return]
-    return reference.augment(
-        images, plan, indices, size=size, padding=padding, mean=mean, std=std, interpolation=interpolation,
-        channels_last=channels_last,
-    )  # fmt: skip
+        return _op(images.contiguous(), plan, size, padding, scale, shift, channels_last)  # type: ignore[no-any-return]
+    return reference.augment(images, plan, size=size, padding=padding, mean=mean, std=std, channels_last=channels_last)
 
 
 def _allocate(images: Tensor, plan: Tensor, size: int, channels_last: bool) -> Tensor:
@@ -73,38 +63,34 @@ def _allocate(images: Tensor, plan: Tensor, size: int, channels_last: bool) -> T
 def _run(
     images: Tensor,
     plan: Tensor,
-    indices: Tensor | None,
     size: int,
     padding: int,
     scale: Sequence[float],
     shift: Sequence[float],
-    interpolation: Interpolation,
     channels_last: bool,
 ) -> Tensor:
     from ferbench.kernels.augmentation.kernel import augment_forward
 
     out = _allocate(images, plan, size, channels_last)
-    augment_forward(images, plan.contiguous(), indices, out, padding, scale, shift, interpolation)
+    augment_forward(images, plan.contiguous(), out, padding, scale, shift)
     return out
 
 
 def _fake(
     images: Tensor,
     plan: Tensor,
-    indices: Tensor | None,
     size: int,
     padding: int,
     scale: Sequence[float],
     shift: Sequence[float],
-    interpolation: Interpolation,
     channels_last: bool,
 ) -> Tensor:
     return _allocate(images, plan, size, channels_last)
 
 
 _op = opaque_op(
-    "augment(Tensor images, Tensor plan, Tensor? indices, int size, int padding, float[] scale, float[] shift, "
-    "str interpolation, bool channels_last) -> Tensor",
+    "augment(Tensor images, Tensor plan, int size, int padding, float[] scale, float[] shift, "
+    "bool channels_last) -> Tensor",
     _run,
     _fake,
 )

@@ -1,6 +1,6 @@
 """RandAugment in one launch: program b applies image b's operations, one after the other.
 
-Legend: B images of the batch, N stored images, C channels, H x W pixels, n operations. p_ pointer, i_ program index,
+Legend: B images, C channels, H x W pixels, n operations. p_ pointer, i_ program index,
 o_ offsets, m_ mask, b_ block in registers. Pixels are computed in int32, as in the reference.
 
 An operation needs the whole picture before it (a histogram, a moved or neighbouring pixel), so the program walks over
@@ -159,8 +159,7 @@ def _operate(p_old, p_new, p_table, p_map, operation, weight, o, H, W, C: tl.con
 
 @triton.jit(do_not_specialize=["B", "H", "W"])
 def operations_kernel(
-    p_images,  # [N, H, W, C]
-    p_indices,  # [B], read only with INDEXED
+    p_images,  # [B, H, W, C]
     p_plan,  # [B, 8 n + 7]
     p_scratch,  # [2, B, C, H, W] pictures before and after an operation; the last result is at index n % 2
     p_tables,  # [B, C, 256]
@@ -168,7 +167,6 @@ def operations_kernel(
     H,
     W,
     N_OPERATIONS: tl.constexpr,
-    INDEXED: tl.constexpr,
     AMD: tl.constexpr,
     C: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -176,15 +174,12 @@ def operations_kernel(
     i_image = tl.program_id(0).to(tl.int64)
     area = H * W
     picture = (area * C).to(tl.int64)
-    i_source = i_image
-    if INDEXED:
-        i_source = tl.load(p_indices + i_image)
     p_row = p_plan + i_image * (8 * N_OPERATIONS + 7)
     p_table = p_tables + i_image * C * 256
     for start in range(0, area, BLOCK):
         o = start + tl.arange(0, BLOCK)
         for c in tl.static_range(C):
-            b_value = tl.load(p_images + i_source * picture + o * C + c, mask=o < area)
+            b_value = tl.load(p_images + i_image * picture + o * C + c, mask=o < area)
             tl.store(p_scratch + i_image * picture + c * area + o, b_value, mask=o < area)
     _settle(AMD)
     for slot in range(N_OPERATIONS):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ferbench.kernels.augmentation import color, geometry
 from ferbench.kernels.augmentation.plan import OPERATIONS, unpack
-from ferbench.kernels.augmentation.resize import Interpolation, resize
+from ferbench.kernels.augmentation.resize import resize
 
 _TABLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "brightness": lambda images, factor: color.brightness_lut(factor),
@@ -29,24 +29,22 @@ _FILTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"color": color.color,
 def augment(
     images: Tensor,
     plan: Tensor,
-    indices: Tensor | None = None,
     *,
     size: int,
     padding: int,
     mean: Sequence[float],
     std: Sequence[float],
-    interpolation: Interpolation = "bilinear",
     channels_last: bool = False,
 ) -> Tensor:
-    """See the op of this name; images [N, H, W, C], plan [B, 8 n + 7], indices [B]. Waits for a plan on a GPU."""
-    pixels = (images if indices is None else images[indices]).permute(0, 3, 1, 2)
+    """See the op of this name; images [B, H, W, C], plan [B, 8 n + 7]. Waits for a plan on a GPU."""
+    pixels = images.permute(0, 3, 1, 2)
     if len(pixels) == 0:
         return normalise(pixels.new_zeros(0, 3, size, size), mean, std, channels_last)
     steps = unpack(plan)
     if steps.operations.shape[1]:
         pixels = apply_operations(pixels, steps.operations, steps.amounts, steps.maps)
         pixels = geometry.cutout(pixels, steps.box)
-    pixels = resize(pixels, size, interpolation)
+    pixels = resize(pixels, size)
     top, left = steps.corner.cpu().long().unbind(1)
     pixels = geometry.crop_and_flip(pixels, top, left, steps.mirrored.cpu(), padding)
     return normalise(pixels, mean, std, channels_last)

@@ -1,4 +1,4 @@
-"""Antialiased resize of uint8 images in fixed point, as Pillow and torch on the CPU do it.
+"""Antialiased bilinear resize of uint8 images in fixed point, as Pillow and torch on the CPU do it.
 
 An output pixel is a weighted mean of neighbouring source pixels, along x first and then along y, rounded to uint8 after
 each. The weights are whole numbers in units of 2^-bits.
@@ -7,27 +7,23 @@ each. The weights are whole numbers in units of 2^-bits.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Interpolation = Literal["bilinear", "bicubic"]
-
 
 @lru_cache(maxsize=64)
-def taps(source: int, size: int, interpolation: Interpolation, device: torch.device) -> tuple[Tensor, Tensor, int]:
+def taps(source: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
     """(first source pixel [size], weights [size, taps], bits), int32, for a side of `source` pixels made `size`."""
     scale = source / size
     stretch = max(scale, 1.0)
-    reach = (1.0 if interpolation == "bilinear" else 2.0) * stretch
     centre = (torch.arange(size, dtype=torch.float64) + 0.5) * scale
-    first = (centre - reach + 0.5).long().clamp(min=0)
-    stop = (centre + reach + 0.5).long().clamp(max=source)
+    first = (centre - stretch + 0.5).long().clamp(min=0)
+    stop = (centre + stretch + 0.5).long().clamp(max=source)
     place = first.unsqueeze(1) + torch.arange(int((stop - first).max()))
     distance = (place - centre.unsqueeze(1) + 0.5).abs() / stretch
-    weights = torch.where(place < stop.unsqueeze(1), kernel(distance, interpolation), 0.0)
+    weights = torch.where(place < stop.unsqueeze(1), (1 - distance).clamp(min=0), 0.0)
     weights = weights / weights.sum(1, keepdim=True)
     # As many bits as an int16 holds.
     bits = max(b for b in range(23) if b == 0 or int(0.5 + weights.max().item() * 2**b) < 2**15)
@@ -35,31 +31,21 @@ def taps(source: int, size: int, interpolation: Interpolation, device: torch.dev
     return first.int().to(device), fixed.int().to(device), bits
 
 
-def kernel(distance: Tensor, interpolation: Interpolation) -> Tensor:
-    """The weight at a distance in source pixels: a triangle, or Keys' cubic with a = -0.5."""
-    d = distance
-    if interpolation == "bilinear":
-        return (1 - d).clamp(min=0)
-    near = (1.5 * d - 2.5) * d * d + 1
-    far = -0.5 * (((d - 5) * d + 8) * d - 4)
-    return torch.where(d < 1, near, torch.where(d < 2, far, 0.0))
-
-
-def resize(images: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+def resize(images: Tensor, size: int) -> Tensor:
     """uint8 [B, C, H, W] -> [B, C, size, size]: torchvision's Resize((size, size)) on the CPU, equal on any device."""
     if images.shape[2:] == (size, size):
         return images
     if images.device.type == "cpu":
         if images.shape[1] == 3:
             images = images.contiguous(memory_format=torch.channels_last)  # three times as fast
-        return functional.interpolate(images, (size, size), mode=interpolation, align_corners=False, antialias=True)
-    images = along_last(images, size, interpolation)
-    return along_last(images.transpose(2, 3), size, interpolation).transpose(2, 3)
+        return functional.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    images = along_last(images, size)
+    return along_last(images.transpose(2, 3), size).transpose(2, 3)
 
 
-def along_last(images: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+def along_last(images: Tensor, size: int) -> Tensor:
     """uint8 [B, C, H, W] -> [B, C, H, size]."""
-    first, weights, bits = taps(images.shape[3], size, interpolation, images.device)
+    first, weights, bits = taps(images.shape[3], size, images.device)
     total = torch.full((*images.shape[:3], size), 1 << (bits - 1), dtype=torch.int32, device=images.device)
     for i, weight in enumerate(weights.unbind(1)):
         total += images.index_select(3, (first + i).clamp(max=images.shape[3] - 1)) * weight

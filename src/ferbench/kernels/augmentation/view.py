@@ -1,6 +1,6 @@
 """Cutout, resize, padded crop, flip and normalise in one launch: a program per image and block of output pixels.
 
-Legend: B images of the batch, N stored images, C channels, H x W source pixels, S x S output pixels. p_ pointer, i_
+Legend: B images, C channels, H x W source pixels, S x S output pixels. p_ pointer, i_
 program index, o_ offsets, m_ mask, b_ block in registers. Pixels are computed in int32, as in the reference.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -26,8 +26,7 @@ def _painted(p_pixel, o_row, o_column, m, stride, W, left, top, right, bottom, f
 
 @triton.jit(do_not_specialize=["H", "W", "S", "padding", "tail", "out_image", "out_channel", "out_pixel"])
 def view_kernel(
-    p_pixels,  # [N, H, W, C], or [B, C, H, W] with PLANAR
-    p_indices,  # [B], read only with INDEXED
+    p_pixels,  # [B, H, W, C], or [B, C, H, W] with PLANAR
     p_plan,  # [B, tail + 7]
     p_out,  # [B, 3, S, S]
     p_first_x,  # [S] with RESIZE, as the next three
@@ -48,7 +47,6 @@ def view_kernel(
     shift_red: tl.float32,
     shift_green: tl.float32,
     shift_blue: tl.float32,
-    INDEXED: tl.constexpr,
     PLANAR: tl.constexpr,
     RESIZE: tl.constexpr,
     C: tl.constexpr,
@@ -60,9 +58,6 @@ def view_kernel(
 ):
     i_image = tl.program_id(0).to(tl.int64)
     o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    i_source = i_image
-    if INDEXED:
-        i_source = tl.load(p_indices + i_image)
     p_box = p_plan + i_image * (tail + 7) + tail
     left, top = tl.load(p_box), tl.load(p_box + 1)
     right, bottom = tl.load(p_box + 2), tl.load(p_box + 3)
@@ -72,7 +67,7 @@ def view_kernel(
     m = m_out & (b_x >= 0) & (b_x < S) & (b_y >= 0) & (b_y < S)
     stride = 1 if PLANAR else C
     for c in tl.static_range(C):
-        p_pixel = p_pixels + i_source * (H * W * C).to(tl.int64) + c * (H * W if PLANAR else 1)
+        p_pixel = p_pixels + i_image * (H * W * C).to(tl.int64) + c * (H * W if PLANAR else 1)
         fill = FILL_GREY if C == 1 else (FILL_RED if c == 0 else (FILL_GREEN if c == 1 else FILL_BLUE))
         if RESIZE:
             b_first_x = tl.load(p_first_x + b_x, mask=m, other=0)

@@ -27,6 +27,8 @@ CASES = {
     "gate-widest": lambda: gate(4096, 256, 8),
     "mix-paper": lambda: mix(64, 4, 512),
     "mix-classes": lambda: mix(64, 4, 7),
+    "mix-predictions": lambda: mix(65_536, 16, 7),
+    "mix-most-together": lambda: mix(4096, 256, 8),
     "mix-bf16": lambda: mix(4096, 8, 2048, torch.bfloat16),
 }
 FAST = {"gate-paper", "mix-paper"}

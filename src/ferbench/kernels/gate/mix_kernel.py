@@ -1,5 +1,7 @@
 """Mixture-of-experts kernels: the weighted sum over experts and its two gradients, owner-computes (no atomics).
 
+A program goes through the experts one by one; where they give few numbers, `mix_narrow` takes all of a row at once.
+
 Legend: B rows, N experts, D features; p_ pointer, i_ program index, o_ offsets, m_ mask, b_ block in registers.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -14,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ferbench.kernels.dispatch import Plan, accumulate_dtype, ceil_div, launch, layout, power_of_two, triton_type
+from ferbench.kernels.gate import mix_narrow
 
 ELEMENTS = 1024  # per program and expert
 MAX_BLOCK = 512  # features per program
@@ -112,13 +115,17 @@ def mix_forward(weights: Tensor, outputs: Tensor) -> Tensor:
     rows, experts, features = outputs.shape
     dtype = torch.promote_types(weights.dtype, outputs.dtype)
     mixed = torch.empty((rows, features), dtype=dtype, device=outputs.device)
+    key, tensors = (layout(weights), layout(outputs)), (weights, outputs, mixed)
+    if mix_narrow.takes(experts, features):
+        launch(mix_narrow.mix_narrow_forward_kernel, key, tensors, lambda: mix_narrow.forward_plan(weights, outputs))
+        return mixed
 
     def plan() -> Plan:
         options = mix_options(features, weights, outputs)
         scalars = rows, experts, features, *weights.stride(), *outputs.stride()
         return Plan((ceil_div(rows, options["ROWS"]), ceil_div(features, options["BLOCK"])), scalars, options)
 
-    launch(_mix_forward_kernel, (layout(weights), layout(outputs)), (weights, outputs, mixed), plan)
+    launch(_mix_forward_kernel, key, tensors, plan)
     return mixed
 
 
@@ -127,16 +134,17 @@ def mix_backward(grad: Tensor, weights: Tensor, outputs: Tensor) -> tuple[Tensor
     rows, experts, features = outputs.shape
     grad_weights = torch.empty((rows, experts), dtype=weights.dtype, device=weights.device)
     grad_outputs = torch.empty((rows, experts, features), dtype=outputs.dtype, device=outputs.device)
+    key = layout(grad), layout(weights), layout(outputs)
+    tensors = grad, weights, outputs, grad_weights, grad_outputs
+    if mix_narrow.takes(experts, features):
+        kernel = mix_narrow.mix_narrow_backward_kernel
+        launch(kernel, key, tensors, lambda: mix_narrow.backward_plan(grad, weights, outputs))
+        return grad_weights, grad_outputs
 
     def plan() -> Plan:
         options = mix_options(features, weights, outputs)
         scalars = rows, experts, features, *grad.stride(), *weights.stride(), *outputs.stride()
         return Plan((ceil_div(rows, options["ROWS"]),), scalars, options)
 
-    launch(
-        _mix_backward_kernel,
-        (layout(grad), layout(weights), layout(outputs)),
-        (grad, weights, outputs, grad_weights, grad_outputs),
-        plan,
-    )
+    launch(_mix_backward_kernel, key, tensors, plan)
     return grad_weights, grad_outputs

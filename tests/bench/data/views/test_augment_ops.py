@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from ferbench.bench.data.views.randaugment import affine_maps, cutout_boxes
 from ferbench.kernels.augmentation import color, geometry
-from ferbench.kernels.augmentation.resize import Interpolation, along_last, resize
+from ferbench.kernels.augmentation.resize import along_last, resize
 
 SHAPES = [(1, 48, 48), (3, 47, 53), (1, 53, 47), (3, 3, 5), (1, 1, 4), (3, 100, 100)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
@@ -202,10 +202,9 @@ def test_crop_and_flip_equals_torchvision(shape: tuple[int, int, int], padding: 
 
 
 @pytest.mark.parametrize("shape", [(1, 48, 48), (3, 47, 53), (3, 100, 100), (1, 300, 260)], ids=str)
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_resize_equals_torchvision(shape: tuple[int, int, int], interpolation: Interpolation) -> None:
+def test_resize_equals_torchvision(shape: tuple[int, int, int]) -> None:
     images = pictures(shape, batch=7)
-    expected = tv.resize(images, [96, 96], InterpolationMode(interpolation), antialias=True)
-    assert torch.equal(resize(images, 96, interpolation), expected)
-    across = along_last(images, 96, interpolation)
-    assert torch.equal(along_last(across.transpose(2, 3), 96, interpolation).transpose(2, 3), expected)
+    expected = tv.resize(images, [96, 96], InterpolationMode.BILINEAR, antialias=True)
+    assert torch.equal(resize(images, 96), expected)
+    across = along_last(images, 96)
+    assert torch.equal(along_last(across.transpose(2, 3), 96).transpose(2, 3), expected)

@@ -55,7 +55,7 @@ def test_resized_crop_equals_torchvision(shape: tuple[int, ...], how: Any) -> No
     height, width, channels, size = shape
     images, params = faces(30, height, width, channels), draw_windows(30, 0.5, rng(1))
     window = windows(params, height, width, 0.2)
-    result = how(images, window, params.mirrored, size, "bicubic")
+    result = how(images, window, params.mirrored, size)
     expected = torch.stack(
         [cropped(image, window[i], bool(params.mirrored[i]), size) for i, image in enumerate(images)]
     )

@@ -27,7 +27,6 @@ from ferbench.bench.data.views.randaugment import RANGES, cutout_boxes, operatio
 from ferbench.bench.data.views.resized_crop import windows
 from ferbench.kernels.augmentation.op import augment as kernel
 from ferbench.kernels.augmentation.plan import OPERATIONS, Plan, pack
-from ferbench.kernels.augmentation.resize import Interpolation
 from ferbench.kernels.dispatch import Impl
 
 View = Literal["weak", "weak2", "strong", "strong2", "plain"]
@@ -55,7 +54,6 @@ class ViewRecipe:
     cutout: float = 0.5
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    interpolation: Interpolation = "bilinear"
     channel_order: Literal["rgb", "bgr"] = "rgb"
     channels_last: bool = False
     geometry: Literal["crop", "resized_crop"] = "crop"
@@ -200,7 +198,6 @@ def planned(images: Tensor, plan: Tensor, recipe: ViewRecipe, impl: Impl = "auto
         padding=recipe.padding,
         mean=recipe.mean,
         std=recipe.std,
-        interpolation=recipe.interpolation,
         channels_last=recipe.channels_last,
         impl=impl,
     )

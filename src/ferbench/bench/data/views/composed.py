@@ -43,7 +43,7 @@ def apply_composed(
     """uint8 [B, H, W, C], C = 1 or 3 -> float32 [B, 3, size, size], normalised."""
     pixels = images.permute(0, 3, 1, 2)
     chosen = windows(params.windows, pixels.shape[2], pixels.shape[3], least_area)
-    pixels = resized_crop(pixels, chosen, params.windows.mirrored, size, "bicubic")
+    pixels = resized_crop(pixels, chosen, params.windows.mirrored, size)
     if params.operations is not None:
         pixels = apply_operations(pixels, params.operations, [round(255 * value) for value in mean])
     return normalise(pixels, mean, std, channels_last)
