@@ -20,8 +20,7 @@ from ferbench.bench.cli import main
 from ferbench.bench.data.sets.readers import READERS
 from ferbench.bench.studies.contract import check_method
 from ferbench.bench.templates import KINDS, write_new
-from ferbench.bench.training.networks import backbones
-from ferbench.bench.training.networks.backbones import WeightsError, make_classifier
+from ferbench.bench.training.networks.backbones import BACKBONES, WeightsError, make_classifier
 from ferbench.bench.training.recording import records
 from ferbench.methods import LEARNERS, METHODS, PLUG_INS
 
@@ -31,9 +30,8 @@ Command = Callable[..., int]
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is gone after it."""
-    for register in (METHODS, LEARNERS, PLUG_INS, READERS):
+    for register in (METHODS, LEARNERS, PLUG_INS, READERS, BACKBONES):
         monkeypatch.setattr(register, "_places", dict(register._places))
-    monkeypatch.setattr(backbones, "BACKBONES", dict(backbones.BACKBONES))
     monkeypatch.setattr(plugins, "_loaded", {})
     monkeypatch.setattr(plugins, "_announced", set())
     monkeypatch.setenv(plugins.VARIABLE, "")
@@ -164,11 +162,13 @@ def test_entry_points_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> 
         EntryPoint("theirs", place, "ferbench.methods"),
         EntryPoint("around", "no.module:Nothing", "ferbench.plug_ins"),
         EntryPoint("faraway", "ferbench.bench.data.sets.own.folder:FOLDER_SET", "ferbench.readers"),
+        EntryPoint("nowhere", "no.module:NETWORK", "ferbench.backbones"),
     ]
     monkeypatch.setattr(plugins, "entry_points", lambda: EntryPoints(installed))
     plugins.load()
     plugins.load()
     assert METHODS["theirs"] is METHODS["vanilla"] and "around" in PLUG_INS and READERS["faraway"].name == "folder"
+    assert "nowhere" in BACKBONES
 
 
 def test_a_backbone_of_ones_own_and_any_of_timm() -> None:
@@ -176,7 +176,7 @@ def test_a_backbone_of_ones_own_and_any_of_timm() -> None:
         "flat", 5, lambda size: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * size**2, 5))
     )
     assert make_classifier("flat", 7, size=8, dropout=0.0)(torch.zeros(2, 3, 8, 8)).logits.shape == (2, 7)
-    with pytest.raises(plugins.PluginError, match="already"):
+    with pytest.raises(WeightsError, match="there is a backbone 'flat' already"):
         plugins.add_backbone("flat", 5, lambda size: torch.nn.Identity())
     for name, size in (("resnet10t", 32), ("vit_tiny_patch16_224", 48)):
         model = make_classifier(f"timm:{name}", 7, size=size, dropout=0.0)

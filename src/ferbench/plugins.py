@@ -70,9 +70,7 @@ def add_backbone(name: str, feature_width: int, make: Callable[[int], nn.Module]
     """Register an encoder: `make(size)` gives a module from images [B, 3, size, size] to [B, feature_width]."""
     from ferbench.bench.training.networks.backbones import BACKBONES, Backbone
 
-    if name in BACKBONES:
-        raise PluginError(f"there is a backbone '{name}' already; give yours another name")
-    BACKBONES[name] = Backbone(feature_width, make)
+    BACKBONES.add(name, Backbone(feature_width, make))
 
 
 def load(names: Iterable[str] = ()) -> None:
@@ -138,7 +136,7 @@ def _what(error: BaseException) -> str:
 
 
 def _announce() -> None:
-    """The places that installed packages name; nothing of them is imported here but small readers and backbones."""
+    """The places that installed packages name; nothing of them is imported here."""
     installed = entry_points()  # once: each call reads every installed package's
     for group in (*KINDS, "ferbench.readers", "ferbench.backbones"):
         for entry in installed.select(group=group):
@@ -157,4 +155,4 @@ def _announce() -> None:
             else:
                 from ferbench.bench.training.networks.backbones import BACKBONES
 
-                BACKBONES[entry.name] = entry.load()
+                BACKBONES.add(entry.name, entry.value)

@@ -20,11 +20,11 @@ class Register(Mapping[str, T], Generic[T]):
     """A mapping from names to things of one kind, in the order in which they were registered.
 
     kind: what a thing is called in messages, such as "method"
-    places: for each name "MODULE:ATTRIBUTE"
+    places: for each name "MODULE:ATTRIBUTE", or the thing itself where it costs nothing to make
     error: the exception that `find` raises for an unknown name
     """
 
-    def __init__(self, kind: str, places: Mapping[str, str], error: type[UserError]) -> None:
+    def __init__(self, kind: str, places: Mapping[str, str | T], error: type[UserError]) -> None:
         self.kind = kind
         self._places: dict[str, str | T] = dict(places)
         self._error = error

@@ -85,7 +85,7 @@ def test_dropout_is_between_the_two_features() -> None:
 
 
 def test_unknown_backbone_is_guessed() -> None:
-    with pytest.raises(WeightsError, match="unknown backbone 'resnet19'; did you mean 'resnet18'\\? valid: resnet18,"):
+    with pytest.raises(WeightsError, match="unknown backbone 'resnet19'; did you mean 'resnet18'\\?; also timm:NAME"):
         make_classifier("resnet19", 7, size=48, dropout=0.0)
 
 

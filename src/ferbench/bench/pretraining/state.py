@@ -93,11 +93,9 @@ def make_state(run: Pretraining, device: torch.device) -> State:
     """The initial state: weights drawn from the seed and no step done. Raises WeightsError for a backbone that is none,
     or that the objective cannot take."""
     torch.manual_seed(derive(run.seed, "initialisation"))
-    if run.settings.backbone not in BACKBONES:
-        raise WeightsError(f"unknown backbone '{run.settings.backbone}'; valid: {', '.join(BACKBONES)}")
-    kind = OBJECTIVES[run.objective]
+    backbone, kind = BACKBONES.find(run.settings.backbone), OBJECTIVES[run.objective]
     try:
-        encoder = BACKBONES[run.settings.backbone].make(run.settings.input_size)
+        encoder = backbone.make(run.settings.input_size)
         objective = kind(encoder, kind.Options(**run.values)).to(device)
     except (ValueError, AssertionError) as error:  # sizes that do not go together; timm asserts
         raise WeightsError(f"{run.objective} on {run.settings.backbone}: {error}") from error

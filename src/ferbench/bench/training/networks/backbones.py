@@ -18,6 +18,8 @@ from ferbench.bench.training.networks.weight_files import PLAIN, find_weights, w
 from ferbench.bench.training.recording.finite import not_finite
 from ferbench.errors import UserError
 from ferbench.methods import Prediction
+from ferbench.register import Register
+from ferbench.validation import unknown
 
 
 class WeightsError(UserError):
@@ -168,22 +170,26 @@ class Backbone:
 
 
 TIMM = "timm:"  # before the name of any model of timm
-BACKBONES = {
-    "resnet18": Backbone(512, _timm("resnet18")),
-    "resnet50": Backbone(2048, _timm("resnet50")),
-    "wrn_28_2": Backbone(128, lambda size: WideResNet(28, 2)),
-    "mobilenetv2": Backbone(1280, _timm("mobilenetv2_100")),
-    "mobilenetv3": Backbone(1280, _timm("mobilenetv3_large_100")),
-    "vgg11": Backbone(4096, _timm("vgg11")),
-    "vgg13": Backbone(4096, _timm("vgg13")),
-    "vit_tiny_16": Backbone(192, _timm("vit_tiny_patch16_224")),
-    "vit_small": Backbone(384, _timm("vit_small_patch16_224")),
-    "vit_base": Backbone(768, _timm("vit_base_patch16_224")),
-    "vit_large": Backbone(1024, _timm("vit_large_patch16_224")),
-    "vit_tiny": Backbone(192, _timm("vit_tiny_patch16_224", depth=4, patch_size=8)),
-    "resnet_small": Backbone(128, lambda size: SmallResNet()),
-    "resnet_narrow": Backbone(64, lambda size: SmallResNet((8, 16, 32, 64))),
-}
+BACKBONES: Register[Backbone] = Register(
+    "backbone",
+    {
+        "resnet18": Backbone(512, _timm("resnet18")),
+        "resnet50": Backbone(2048, _timm("resnet50")),
+        "wrn_28_2": Backbone(128, lambda size: WideResNet(28, 2)),
+        "mobilenetv2": Backbone(1280, _timm("mobilenetv2_100")),
+        "mobilenetv3": Backbone(1280, _timm("mobilenetv3_large_100")),
+        "vgg11": Backbone(4096, _timm("vgg11")),
+        "vgg13": Backbone(4096, _timm("vgg13")),
+        "vit_tiny_16": Backbone(192, _timm("vit_tiny_patch16_224")),
+        "vit_small": Backbone(384, _timm("vit_small_patch16_224")),
+        "vit_base": Backbone(768, _timm("vit_base_patch16_224")),
+        "vit_large": Backbone(1024, _timm("vit_large_patch16_224")),
+        "vit_tiny": Backbone(192, _timm("vit_tiny_patch16_224", depth=4, patch_size=8)),
+        "resnet_small": Backbone(128, lambda size: SmallResNet()),
+        "resnet_narrow": Backbone(64, lambda size: SmallResNet((8, 16, 32, 64))),
+    },
+    WeightsError,
+)
 
 _VIT_SIZES = ("tiny", "small", "base", "large")
 _IMAGENET = {
@@ -208,17 +214,18 @@ WHERE_TO_GET = {
 }
 
 
+def find_backbone(name: str) -> Backbone:
+    """The backbone of this name in the register. Raises WeightsError for an unknown one."""
+    if name not in BACKBONES:
+        raise WeightsError(f"{unknown('backbone', name, BACKBONES)}; also {TIMM}NAME of any of timm's")
+    return BACKBONES[name]
+
+
 def make_classifier(name: str, num_classes: int, *, size: int, dropout: float, normalise: bool = False) -> Classifier:
     """A randomly initialised classifier for input of `size` pixels; the caller seeds torch. Raises WeightsError."""
     if name.startswith(TIMM):
         return _any_of_timm(name.removeprefix(TIMM), num_classes, size, dropout, normalise)
-    if name not in BACKBONES:
-        close = difflib.get_close_matches(name, BACKBONES, n=1)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        raise WeightsError(
-            f"unknown backbone '{name}'; {hint}valid: {', '.join(BACKBONES)}, {TIMM}NAME of any of timm's"
-        )
-    backbone = BACKBONES[name]
+    backbone = find_backbone(name)
     return Classifier(backbone.make(size), backbone.feature_width, num_classes, dropout, normalise)
 
 
