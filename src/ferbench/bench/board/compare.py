@@ -15,7 +15,7 @@ from ferbench.bench.board.resolution import evidence_of
 from ferbench.bench.board.run_names import find_cells, find_folder, no_such_run
 from ferbench.bench.board.statistics import Difference, Discordant, mcnemar, paired, student
 from ferbench.bench.tables.counting.counted import Run, counted_runs, runs_of
-from ferbench.bench.training.recording import records
+from ferbench.bench.tables.counting.stored import read_stored
 from ferbench.bench.training.recording.evidence import Evidence
 from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import ProtocolError
@@ -64,17 +64,15 @@ def side(target: str, results: Path, preset: str | None = None, variant: str | N
     """
     name, at, rule = target.rpartition("@")
     if at and "/" not in rule:
-        found = side(name, results, preset, variant)
-        return Side(f"{found.name} by {rule}", {seed: _by_rule(run, rule) for seed, run in found.runs.items()})
+        whole = side(name, results, preset, variant)
+        return Side(f"{whole.name} by {rule}", {seed: _by_rule(run, rule) for seed, run in whole.runs.items()})
     folder = find_folder(target, results)
     if folder:
-        spec, record = records.read_json(folder / "spec.json"), records.read_json(folder / "record.json")
-        try:
-            metrics = {part: {key: float(one) for key, one in row.items()} for part, row in record["metrics"].items()}
-            setting = str(spec["variant"]), str(spec["preset"]), int(spec["seed"])
-            run = Run(folder.name, NO_CELL, *setting, metrics, spec=spec, record=record)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise RunError(f"{folder}: spec.json or record.json lacks or garbles {error}") from error
+        stored = read_stored(folder)
+        if stored is None:
+            raise RunError(f"{folder}: is not finished")
+        setting = stored.spec["variant"], stored.spec["preset"], stored.spec["seed"]
+        run = Run(folder.name, NO_CELL, *setting, stored.metrics, spec=stored.spec, record=stored.record)
         return Side(folder.name, {run.seed: run})
     found = _runs_of_cell(target, results)
     settings = sorted({(run.preset, run.variant) for run in found})

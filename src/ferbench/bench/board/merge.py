@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def _copy(paths: list[Path], folder: Path) -> None:
     """Each whole or not at all, in this order."""
     for path in paths:
         with files.open_regular(path) as source:
-            records.write(folder / path.name, lambda file, source=source: shutil.copyfileobj(source, file))
+            records.write(folder / path.name, partial(shutil.copyfileobj, source))
 
 
 def _merge_protocol(path: Path, target: Path) -> Iterator[Merged]:

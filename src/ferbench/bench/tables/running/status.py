@@ -95,7 +95,7 @@ def _standing(cell: Cell, seed: int, run: Run, workspace: Workspace, times: Know
     state, step, said = _state(cell, run, folder, workspace)
     step = total if state == "finished" else min(step, total)
     whole = times.estimate(run.spec, run.recipe, len(run.test))
-    hours = 0.0 if state == "finished" else whole and whole.hours * (1 - step / total)
+    hours = 0.0 if state == "finished" else whole.hours * (1 - step / total) if whole else None
     return Standing(folder.name, cell.id, seed, state, step, total, hours, said)
 
 
