@@ -1,10 +1,12 @@
 """Host cost of every op without a GPU: Triton's own binder and compiler, and a driver that launches nothing.
 
-    python tests/kernels/host_cost.py            microseconds a call, and launches
+    python tests/kernels/host_cost.py            microseconds of a call alone, of one more in a step, and launches
     python tests/kernels/host_cost.py --check    whether a kept launch hands over what Triton's own would (JSON)
 
 It runs in a process of its own because a Triton that interprets kernels cannot compile them. The tensors are a CPU's,
-which the driver never looks into. What a real launch adds, about 3 microseconds each, is not in the figures.
+which the driver never looks into. What a real launch adds, about 3 microseconds each, is not in the figures; what
+plain torch does here in a backward (a product with the incoming gradient) is, with its arithmetic. A call alone pays
+for starting autograd's engine, which a step does once.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ from ferbench.kernels import (
     Rows,
     ambiguous_loss,
     center_etf_loss,
+    consistency_head,
     dispatch,
     info_nce,
     mix_experts,
+    pseudo_counts,
     pseudo_label,
     topk_gate,
 )
@@ -92,36 +96,50 @@ def stand_in() -> None:
             module.target = dispatch.target
 
 
-def steps() -> dict[str, Callable[[], object]]:
-    """One call of each op at a paper's sizes, with backward where it has one."""
+def steps(times: int = 1) -> dict[str, Callable[[], object]]:
+    """`times` calls of each op at a paper's sizes, with one backward where it has one."""
 
     def leaf(*shape: int) -> torch.Tensor:
         return torch.randn(*shape).requires_grad_()
 
-    def backward(loss: torch.Tensor, *inputs: torch.Tensor) -> object:
-        return torch.autograd.grad(loss, inputs, incoming[loss.shape])
+    def again(call: Callable[[], object]) -> Callable[[], object]:
+        return lambda: [call() for _ in range(times)]
 
-    logits, scores = torch.randn(64, 7), leaf(64, 7)
+    def backward(call: Callable[[], torch.Tensor], *inputs: torch.Tensor) -> Callable[[], object]:
+        """The gradients of all calls' results, which add up."""
+
+        def step() -> object:
+            losses = [call() for _ in range(times)]
+            return torch.autograd.grad(losses, inputs, [incoming[loss.shape] for loss in losses])
+
+        return step
+
+    logits, scores, taught = torch.randn(64, 7), leaf(64, 7), leaf(64, 7)
     thresholds, labels, keep = torch.rand(7), torch.randint(7, (64,)), torch.rand(64) > 0.5
     features, strong, centers = leaf(64, 512), leaf(64, 512), leaf(7, 512)
     gate, outputs = leaf(64, 4), leaf(64, 4, 512)
     count = torch.tensor(30.0)
-    incoming = {shape: torch.ones(shape) for shape in (torch.Size(s) for s in ((), (64,), (64, 4), (64, 512)))}
+    incoming = {shape: torch.ones(shape) for shape in (torch.Size(s) for s in ((), (64,), (64, 4), (64, 7), (64, 512)))}
     average = MovingAverage(*([torch.zeros(n) for n in (4096,) * 62] for _ in range(2)))
     return {
-        "pseudo_label": lambda: pseudo_label(logits, feature_scores=logits, beta=0.5, thresholds=thresholds),
-        "ambiguous_loss": lambda: backward(ambiguous_loss(scores, logits), scores),
-        "moving average of 62 tensors": lambda: average.update(0.999),
-        "the same with decay": lambda: average.update(0.999, shrink=0.99),
-        "topk_gate": lambda: backward(topk_gate(gate, 2), gate),
-        "mix_experts": lambda: backward(mix_experts(gate, outputs), gate, outputs),
-        "center_etf_loss": lambda: backward(
-            sum(center_etf_loss(features, labels, centers, more=Rows(strong, labels, keep, count))),  # type: ignore[arg-type]
+        "pseudo_label": again(lambda: pseudo_label(logits, feature_scores=logits, beta=0.5, thresholds=thresholds)),
+        "pseudo_counts": again(lambda: pseudo_counts(labels, keep, labels)),
+        "consistency_head": backward(
+            lambda: torch.add(*consistency_head(scores, labels, logits, taught, thresholds=0.5)[:2]), scores, taught
+        ),
+        "ambiguous_loss": backward(lambda: ambiguous_loss(scores, logits), scores),
+        "moving average of 62 tensors": again(lambda: average.update(0.999)),
+        "the same with decay": again(lambda: average.update(0.999, shrink=0.99)),
+        "topk_gate": backward(lambda: topk_gate(gate, 2), gate),
+        "mix_experts": backward(lambda: mix_experts(gate, outputs), gate, outputs),
+        "center_etf_loss": backward(
+            lambda: torch.add(*center_etf_loss(features, labels, centers, more=Rows(strong, labels, keep, count))),
             features,
             strong,
             centers,
-        ),  # fmt: skip
-        "info_nce": lambda: backward(info_nce(features, strong), features, strong),
+        ),
+        "info_nce": backward(lambda: info_nce(features, strong), features, strong),
+        "a multiplication in plain torch": backward(lambda: scores * logits, scores),
     }
 
 
@@ -130,6 +148,8 @@ def check() -> dict[str, bool]:
     same = {}
     Driver.noting = True
     for name, step in steps().items():
+        if name.endswith("plain torch"):
+            continue
         runs = []
         for _ in range(2):
             LAUNCHES.clear()
@@ -141,20 +161,22 @@ def check() -> dict[str, bool]:
 
 
 def measure() -> None:
-    """Print the 10th percentile of many calls, each by the process's own time."""
-    for name, step in steps().items():
-        step()
+    """Print the 10th percentile of many calls, alone and in turn with eleven of them, by the process's own time."""
+    for (name, alone), eleven in zip(steps().items(), steps(11).values(), strict=True):
+        alone()
         Driver.noting = True
         LAUNCHES.clear()
-        step()
+        alone()
         launches, Driver.noting = len(LAUNCHES), False
-        times = []
+        found: dict[Callable[[], object], list[float]] = {alone: [], eleven: []}
         for _ in range(40):
-            begin = time.process_time()
-            for _ in range(50):
-                step()
-            times.append((time.process_time() - begin) / 50)
-        print(f"{name:30} {1e6 * sorted(times)[4]:8.1f} us  {launches} launches")
+            for step, times in found.items():
+                begin = time.process_time()
+                for _ in range(20):
+                    step()
+                times.append(1e6 * (time.process_time() - begin) / 20)
+        one, many = (sorted(times)[4] for times in found.values())
+        print(f"{name:32} {one:8.1f} us alone {(many - one) / 10:8.1f} us more in a step  {launches} launches")
 
 
 if __name__ == "__main__":

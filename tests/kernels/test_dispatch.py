@@ -95,13 +95,24 @@ CALLS: dict[str, Callable[[str], Tensor]] = {
     "pseudo_label": lambda impl: ferbench.kernels.pseudo_label(ROWS, thresholds=0.2, impl=impl)[2],
     "topk_gate": lambda impl: ferbench.kernels.topk_gate(ROWS, 2, impl=impl),
     "ema_update": lambda impl: averaged(impl),
+    "consistency_head": lambda impl: taught(impl),
+    "pseudo_counts": lambda impl: ferbench.kernels.pseudo_counts(LABELS, ROWS[:, 0] > 0, LABELS.flip(0), impl=impl),
+    "augment": lambda impl: ferbench.kernels.augment(
+        PICTURES.to(ROWS.device), PLAN.to(ROWS.device), size=7, padding=1, mean=(0.5,) * 3, std=(0.2,) * 3, impl=impl
+    ),
 }  # fmt: skip
 GENERATOR = torch.Generator().manual_seed(1)
 ROWS = torch.randn(16, 24, generator=GENERATOR)
 MANY = torch.randn(20, 24, generator=GENERATOR)
 EXPERTS = torch.randn(16, 3, 5, generator=GENERATOR)
 LABELS = torch.arange(16) % 4
+PICTURES = torch.randint(256, (2, 5, 6, 1), dtype=torch.uint8, generator=GENERATOR)
+PLAN = torch.tensor([[0, 0, -1, -1, 1, 0, 1], [1, 1, 3, 2, 2, 1, 0]], dtype=torch.int32)  # no operations
 CPU_INPUTS = {"ROWS": ROWS, "MANY": MANY, "EXPERTS": EXPERTS, "LABELS": LABELS}
+
+
+def test_no_op_is_left_out_of_these() -> None:
+    assert {name.partition(" ")[0] for name in CALLS} == set(ferbench.kernels.reference.__all__)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the interpreter's bfloat16 is wrong")
@@ -117,6 +128,11 @@ def test_bfloat16_on_a_gpu(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, plain, truth = results
     scale = max(1.0, float(truth.abs().max()))
     assert float((ours - truth).abs().max()) <= float((plain - truth).abs().max()) + 2**-7 * scale
+
+
+def taught(impl: Any) -> Tensor:
+    labelled, weak, strong = ROWS[:, :9], ROWS[:, 1:10], ROWS[:, 2:11]
+    return torch.stack(ferbench.kernels.consistency_head(labelled, LABELS, weak, strong, thresholds=0.2, impl=impl)[:2])
 
 
 def averaged(impl: Any) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ferbench.kernels import pseudo_label
+from ferbench.kernels import pseudo_counts, pseudo_label
 
 IMPLS = ("reference", "triton")
 MIXES = ("paper", "released")
@@ -252,3 +252,33 @@ assert pseudo_label(logits, thresholds=0.1, impl="triton")[0].tolist() == [0, 1,
 
 def test_rows_beyond_two_to_the_31_elements(assert_far_rows_are_read: Callable[[str], None]) -> None:
     assert_far_rows_are_read(FAR_ROWS)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 37, 2500])
+@pytest.mark.parametrize("plugged", [False, True], ids=["learner", "plug-in"])
+def test_counts_by_a_loop(impl: str, plugged: bool, rows: int, device: torch.device) -> None:
+    """Strided inputs, some rows without a class."""
+    label, truth = torch.randint(0, 3, (rows,)), torch.randint(-1, 3, (2 * rows,))[::2].int()
+    keep, changed = torch.rand(rows, 2)[:, 1] > 0.4, torch.rand(rows) > 0.7
+    counts = [0] * (6 if plugged else 5)
+    for y, kept, t, other in zip(label.tolist(), keep.tolist(), truth.tolist(), changed.tolist(), strict=True):
+        counts[0] += kept
+        counts[1] += t != -1
+        counts[2] += kept and t != -1
+        counts[3] += y == t
+        counts[4] += kept and y == t
+        if plugged:
+            counts[5] += kept and other
+    given = [tensor.to(device) for tensor in (label, keep, truth)] + [changed.to(device) if plugged else None]
+    found = pseudo_counts(*given, impl=impl)  # type: ignore[arg-type]
+    assert found.dtype == torch.float32 and found.tolist() == counts
+
+
+def test_counts_are_an_op_that_compiles(impl: str, device: torch.device) -> None:
+    label, keep = torch.arange(9, device=device) % 4, torch.arange(9, device=device) > 3
+    torch.library.opcheck(torch.ops.ferbench.pseudo_counts.default, (label, keep, label, keep))
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda y, m: pseudo_counts(y, m, y, impl=impl), fullgraph=True, backend="aot_eager")
+    assert compiled(label, keep).tolist() == [5, 9, 5, 9, 5]
+    with pytest.raises(ValueError, match=r"pseudo_counts: truth must have shape \[9\]"):
+        pseudo_counts(label, keep, label[:3], impl=impl)  # type: ignore[arg-type]

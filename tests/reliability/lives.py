@@ -22,6 +22,7 @@ import torch
 from ferbench.bench import files
 from ferbench.bench.training import train as loop
 from ferbench.bench.training.recording import records
+from ferbench.bench.training.steps import feed
 
 TIMES = ("seconds", "step_ms", "peak_memory_mib", "finished_at", "at", "commit")
 
@@ -85,7 +86,10 @@ def fork(work: Callable[[], object], log: Path) -> Child:
 
 
 def command(*arguments: object, folder: Path, threads: int = 1) -> Child:
-    """`ferbench ARGUMENTS` in `folder`, on a machine that gives a process so many threads; each epoch is saved."""
+    """`ferbench ARGUMENTS` in `folder`, on a machine that gives a process so many threads.
+
+    Chunks are of three steps, and the state is saved after each and at the end of each epoch.
+    """
 
     def work() -> None:
         from ferbench.bench import cli, terminal
@@ -93,7 +97,7 @@ def command(*arguments: object, folder: Path, threads: int = 1) -> Child:
 
         workers._own = uuid.uuid4().hex  # a command of its own: a fork has its parent's name
         torch.set_num_threads(threads)
-        loop.SAVED_EVERY_S, loop.SAVING_SHARE = 0.0, 1e9
+        loop.SAVED_EVERY_S, loop.SAVING_SHARE, feed.LOG_EVERY = 0.0, 1e9, 3
         os.chdir(folder)
         sys.argv = ["ferbench", *map(str, arguments)]
         terminal.console.file = sys.stdout

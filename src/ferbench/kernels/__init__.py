@@ -14,7 +14,7 @@ from ferbench.kernels.ema.op import MovingAverage, ema_update
 from ferbench.kernels.gate.op import mix_experts, topk_gate
 from ferbench.kernels.head.op import consistency_head
 from ferbench.kernels.head.reference import Head
-from ferbench.kernels.pseudo.op import pseudo_label
+from ferbench.kernels.pseudo.op import pseudo_counts, pseudo_label
 
 __all__ = [
     "Head",
@@ -28,6 +28,7 @@ __all__ = [
     "ema_update",
     "info_nce",
     "mix_experts",
+    "pseudo_counts",
     "pseudo_label",
     "topk_gate",
 ]

@@ -7,7 +7,7 @@ from ferbench.kernels.contrast.reference import info_nce
 from ferbench.kernels.ema.reference import ema_update
 from ferbench.kernels.gate.reference import mix_experts, topk_gate
 from ferbench.kernels.head.reference import consistency_head
-from ferbench.kernels.pseudo.reference import pseudo_label
+from ferbench.kernels.pseudo.reference import pseudo_counts, pseudo_label
 
 __all__ = [
     "ambiguous_loss",
@@ -17,6 +17,7 @@ __all__ = [
     "ema_update",
     "info_nce",
     "mix_experts",
+    "pseudo_counts",
     "pseudo_label",
     "topk_gate",
 ]

@@ -38,13 +38,14 @@ from ferbench.bench.speed.ops.ema import Ema
 from ferbench.bench.speed.ops.gate import Gate, Mixture
 from ferbench.bench.speed.ops.head import ConsistencyHead
 from ferbench.bench.speed.ops.info_nce import InfoNce
-from ferbench.bench.speed.ops.pseudo_label import PseudoLabel
+from ferbench.bench.speed.ops.pseudo_label import PseudoCounts, PseudoLabel
 from ferbench.bench.speed.record import SpeedRow, append, measured
 from ferbench.bench.training.recording.environment import device_name
 
 CASES: list[type[Case]] = [
     CenterEtf,
     PseudoLabel,
+    PseudoCounts,
     ConsistencyHead,
     Ema,
     Gate,

@@ -75,7 +75,9 @@ def ambiguous_loss(
     limit = classes if max_positives is None else min(max_positives, classes)
     options = threshold, boundary == "inclusive", limit, sample_weight == "concave"
     if torch.is_grad_enabled() and scores.requires_grad:
-        return _AmbiguousLoss.apply(scores, partition.detach(), *options)  # type: ignore[no-any-return]
+        if partition.requires_grad:
+            partition = partition.detach()
+        return _AmbiguousLoss.apply(scores, partition, *options)  # type: ignore[no-any-return]
     loss: Tensor = _forward(scores, partition, *options)
     return loss
 

@@ -1,4 +1,4 @@
-"""Pseudo-label kernels: everything about a row in registers, of one thread where the classes are few.
+"""Pseudo-label kernels: everything about a row in registers, of one thread where the classes are few; and counts.
 
 Legend: B rows, K classes; p_ pointer, i_ program index, o_ offsets, m_ mask, b_ block in registers. K and the strides
 are constants of a run and of the compiled kernel: only then are the loads as wide as the hardware's.
@@ -167,3 +167,65 @@ def pseudo_label_forward(
         plan,
     )
     return label, keep, confidence
+
+
+@triton.jit(do_not_specialize=["B"])
+def _counts_kernel(
+    p_label,  # [B] integers
+    p_keep,  # [B] bool
+    p_truth,  # [B] integers
+    p_changed,  # [B] bool, read only with CHANGED
+    p_counts,  # [5], or [6] with CHANGED
+    B,
+    LABEL_STEP: tl.constexpr,
+    KEEP_STEP: tl.constexpr,
+    TRUTH_STEP: tl.constexpr,
+    CHANGED_STEP: tl.constexpr,
+    CHANGED: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    # one program for all rows: their number is a batch's, and whole numbers add up in any order
+    b_keep_all = tl.zeros((ROWS,), tl.int32)
+    b_known_all, b_both, b_right_all, b_right_kept, b_changed_all = (
+        b_keep_all, b_keep_all, b_keep_all, b_keep_all, b_keep_all,
+    )  # fmt: skip
+    for start in range(0, B, ROWS):
+        o_row = start + tl.arange(0, ROWS).to(tl.int64)
+        m_row = o_row < B
+        m_keep = m_row & (tl.load(p_keep + o_row * KEEP_STEP, mask=m_row, other=0) != 0)
+        b_truth = tl.load(p_truth + o_row * TRUTH_STEP, mask=m_row, other=-1)
+        m_known = b_truth >= 0
+        m_right = m_known & (tl.load(p_label + o_row * LABEL_STEP, mask=m_row, other=0) == b_truth)
+        b_keep_all += m_keep.to(tl.int32)
+        b_known_all += m_known.to(tl.int32)
+        b_both += (m_keep & m_known).to(tl.int32)
+        b_right_all += m_right.to(tl.int32)
+        b_right_kept += (m_right & m_keep).to(tl.int32)
+        if CHANGED:
+            m_changed = tl.load(p_changed + o_row * CHANGED_STEP, mask=m_row, other=0) != 0
+            b_changed_all += (m_changed & m_keep).to(tl.int32)
+    tl.store(p_counts, tl.sum(b_keep_all).to(tl.float32))
+    tl.store(p_counts + 1, tl.sum(b_known_all).to(tl.float32))
+    tl.store(p_counts + 2, tl.sum(b_both).to(tl.float32))
+    tl.store(p_counts + 3, tl.sum(b_right_all).to(tl.float32))
+    tl.store(p_counts + 4, tl.sum(b_right_kept).to(tl.float32))
+    if CHANGED:
+        tl.store(p_counts + 5, tl.sum(b_changed_all).to(tl.float32))
+
+
+def pseudo_counts_forward(label: Tensor, keep: Tensor, truth: Tensor, changed: Tensor | None) -> Tensor:
+    """Counts [5], or [6] with `changed`, of inputs [B] in one launch."""
+    counts = torch.empty(5 if changed is None else 6, device=label.device)
+    other = keep if changed is None else changed
+
+    def plan() -> Plan:
+        steps = {
+            f"{name}_STEP": tensor.stride(0)
+            for name, tensor in (("LABEL", label), ("KEEP", keep), ("TRUTH", truth), ("CHANGED", other))
+        }
+        rows = min(max(power_of_two(len(label)), 32), 1024)
+        constants = {**steps, "CHANGED": changed is not None, "ROWS": rows, "num_warps": rows // 256 or 1}
+        return Plan((1,), (len(label),), constants)
+
+    launch(_counts_kernel, tuple(map(layout, (label, keep, truth, changed))), (label, keep, truth, other, counts), plan)
+    return counts

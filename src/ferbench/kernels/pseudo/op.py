@@ -1,4 +1,4 @@
-"""The public pseudo-label op."""
+"""The public pseudo-label op, and the counts that are logged of its labels."""
 
 from __future__ import annotations
 
@@ -64,6 +64,34 @@ def pseudo_label(
     return reference.pseudo_label(logits, feature_scores=feature_scores, beta=beta, thresholds=thresholds, mix=mix)
 
 
+def pseudo_counts(
+    label: Tensor, keep: Tensor, truth: Tensor, changed: Tensor | None = None, *, impl: Impl = "auto"
+) -> Tensor:
+    """How many rows are kept, known, kept and known, right, and right and kept; also kept and changed where asked for.
+
+    Args:
+        label: [B] integers.
+        keep: [B] bool.
+        truth: [B] integers, -1 where no class is known: such a row is neither known nor right.
+        changed: [B] bool or None: labelled otherwise than by somebody else.
+        impl: "auto", "triton" or "reference".
+
+    Returns:
+        [5] float32 in that order, [6] with `changed`.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    op = "pseudo_counts"
+    has_shape(op, "label", label, (None,))
+    tensors = [label, keep, truth, *([] if changed is None else [changed])]
+    for name, tensor in zip(("keep", "truth", "changed"), tensors[1:]):  # noqa: B905
+        has_shape(op, name, tensor, (label.shape[0],))
+    if not use_triton(op, impl, tensors):
+        return reference.pseudo_counts(label, keep, truth, changed)
+    return _counts(label, keep, truth, changed)  # type: ignore[no-any-return]
+
+
 def _run(
     logits: Tensor, features: Tensor | None, thresholds: Tensor | None, beta: float, threshold: float, released: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,4 +114,17 @@ _op = opaque_op(
     " -> (Tensor, Tensor, Tensor)",
     _run,
     _fake,
+)
+
+
+def _run_counts(label: Tensor, keep: Tensor, truth: Tensor, changed: Tensor | None) -> Tensor:
+    from ferbench.kernels.pseudo.kernel import pseudo_counts_forward
+
+    return pseudo_counts_forward(label, keep, truth, changed)
+
+
+_counts = opaque_op(
+    "pseudo_counts(Tensor label, Tensor keep, Tensor truth, Tensor? changed) -> Tensor",
+    _run_counts,
+    lambda label, keep, truth, changed: label.new_empty(5 if changed is None else 6, dtype=torch.float32),
 )

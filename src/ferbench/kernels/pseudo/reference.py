@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ferbench.kernels.dispatch import accumulate_dtype
@@ -29,3 +30,12 @@ def pseudo_label(
     if isinstance(thresholds, Tensor):
         thresholds = thresholds.detach().to(dtype).expand(logits.shape[1])[label]
     return label, confidence >= thresholds, confidence
+
+
+def pseudo_counts(label: Tensor, keep: Tensor, truth: Tensor, changed: Tensor | None = None) -> Tensor:
+    """See `ferbench.kernels.pseudo_counts`; shapes: all [B]."""
+    known, right = truth >= 0, label == truth
+    counted = [keep, known, keep & known, right & known, right & known & keep]
+    if changed is not None:
+        counted.append(changed & keep)
+    return torch.stack(counted).sum(dim=1).float()

@@ -1,4 +1,4 @@
-"""Speed case of the pseudo-labels."""
+"""Speed cases of the pseudo-labels and of what is counted of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ferbench.bench.speed.ops.case import Case, Forward, Inputs, Work
-from ferbench.kernels import pseudo_label, reference
+from ferbench.kernels import pseudo_counts, pseudo_label, reference
 
 
 class PseudoLabel(Case):
@@ -42,6 +42,27 @@ class PseudoLabel(Case):
 
     def others(self) -> dict[str, Forward]:
         return {"released": released}
+
+
+class PseudoCounts(Case):
+    """What a step logs of its pseudo-labels; no gradient."""
+
+    op = "pseudo_counts"
+    sizes = {"quick": {"B": 64}, "paper": {"B": 64}, "rows": {"B": 448}}
+
+    def floor(self, size: dict[str, int]) -> Work:
+        """Label, gate and truth read."""
+        return Work(17 * size["B"] + 20)
+
+    def inputs(self, size: dict[str, int], device: torch.device) -> Inputs:
+        label, truth = (torch.randint(-1, 7, (size["B"],), device=device) for _ in range(2))
+        return [label, torch.rand(size["B"], device=device) > 0.5, truth]
+
+    def ours(self, label: Tensor, keep: Tensor, truth: Tensor) -> Sequence[Tensor]:
+        return [pseudo_counts(label, keep, truth)]
+
+    def eager(self, label: Tensor, keep: Tensor, truth: Tensor) -> Sequence[Tensor]:
+        return [reference.pseudo_counts(label, keep, truth)]
 
 
 def released(logits: Tensor, features: Tensor, thresholds: Tensor) -> Sequence[Tensor]:

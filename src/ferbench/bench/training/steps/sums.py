@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ferbench.kernels import pseudo_counts
 from ferbench.methods import StepResult
 
 COUNTED = ("kept", "known", "kept known", "correct", "kept correct")
@@ -32,12 +33,9 @@ class Sums:
         terms |= {f"figure/{name}": value for name, value in (result.figures or {}).items()}
         row, names = torch.stack([value.float() for value in terms.values()]), tuple(terms)
         if result.pseudo is not None and truth is not None:
-            keep, known, correct = result.pseudo.keep, truth >= 0, result.pseudo.label == truth
-            kept, right = keep & known, correct & known
-            counted, names = [keep, known, kept, right, right & keep], names + COUNTED
-            if result.pseudo.changed is not None:
-                counted, names = [*counted, result.pseudo.changed & keep], (*names, "kept changed")
-            row = torch.cat([row, torch.stack(counted).sum(dim=1).float()])
+            pseudo = result.pseudo
+            row = torch.cat([row, pseudo_counts(pseudo.label, pseudo.keep, truth, pseudo.changed)])
+            names += COUNTED if pseudo.changed is None else (*COUNTED, "kept changed")
         if self.values is None:
             self.names, self.values = names, torch.full_like(row, -0.0)
         self.values.add_(row)
