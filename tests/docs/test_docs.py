@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 import typer
 
-from ferbench.bench.cli import board, data, lists, own, running, studies  # noqa: F401  # importing adds commands
+from ferbench.bench.cli import (  # noqa: F401  # importing adds commands
+    board,
+    cluster,
+    data,
+    lists,
+    own,
+    reproducing,
+    running,
+    studies,
+)
 from ferbench.bench.cli.app import app
 
 ROOT = Path(__file__).parents[2]

@@ -6,36 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from reliability.lives import row, write_protocol
+from reliability.needy import write_needy
 
 from ferbench.bench.tables.running.plan import Plan, make_plan, needs
 from ferbench.bench.tables.running.shards import Shard, ShardError, part_of
 from ferbench.bench.tables.runs import Workspace
 from ferbench.protocols import cells, load_protocol
-
-ROWS = [
-    row("vanilla"),
-    row("fixmatch"),
-    row("remop", 'after = { method = "vanilla", recipe = "long" }'),
-    row("ssfer", 'after = { method = "vanilla", recipe = "long" }'),
-    row("rc"),  # learns from sets that a model's predictions make
-]
-MORE = """
-[recipes.long]
-extends = "r"
-epochs = 5
-[candidates.c]
-kind = "topk_model"
-options = { k = 2 }
-"""
-
-
-def write_needy(folder: Path) -> Path:
-    """A table whose runs are stages, what starts from them, candidate models and what learns from their sets."""
-    path = write_protocol(folder, ROWS) / "protocol.toml"
-    text = path.read_text(encoding="utf-8").replace("[presets.cpu]", f"{MORE}\n[presets.cpu]")
-    path.write_text(text.replace("seeds = [1]", "seeds = [1, 2, 3]") + 'candidates = "c"\n', encoding="utf-8")
-    return folder
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 
 # what the extra `bench` brings
-OF_THE_HARNESS = ("typer", "rich", "torchvision", "timm", "pandas", "PIL", "sklearn", "scipy", "jinja2", "matplotlib")
+OF_THE_HARNESS = (
+    "typer", "rich", "filelock", "torchvision", "timm", "pandas", "PIL", "sklearn", "scipy", "jinja2", "matplotlib",
+)  # fmt: skip
 
 
 def main() -> None:

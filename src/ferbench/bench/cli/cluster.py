@@ -13,7 +13,7 @@ import typer
 from ferbench.bench import terminal
 from ferbench.bench.cli.app import app
 from ferbench.bench.cli.options import Results, Roots, VariantName, Weights, variant, workspace
-from ferbench.bench.cli.running import chosen_cells, say_left_out
+from ferbench.bench.cli.reproducing import chosen_cells, say_left_out
 from ferbench.bench.terminal import say
 
 WATCHED_EVERY_S = 5.0

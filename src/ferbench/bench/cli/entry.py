@@ -10,11 +10,12 @@ from typing import cast
 import typer
 
 from ferbench.bench import terminal
-from ferbench.bench.cli import app, board, cluster, data, lists, own, running, studies
+from ferbench.bench.cli import app, board, cluster, data, lists, own, reproducing, running, studies
 from ferbench.bench.terminal import complain
 from ferbench.errors import Interrupted, UserError
 
-FAMILIES = (lists, data, running, cluster, board, studies, own)  # importing them adds their commands, in this order
+# importing them adds their commands, in this order
+FAMILIES = (lists, data, running, reproducing, cluster, board, studies, own)
 LAUNCHED = "RANK"  # torchrun sets it
 
 # click's UsageError, or that of the copy of click which newer versions of typer hold.

@@ -34,19 +34,24 @@ FULL = ("paper", "paper-bf16", "released")  # presets that are a recipe to the l
 
 @dataclass
 class Workspace:
-    """Where things are on the user's machine; data sets and splits are opened once and kept."""
+    """Where things are on the user's machine; data sets and splits are opened once and kept.
+
+    opened: reader and options of each data set that was opened, by the hash of the two
+    """
 
     results: Path
     cache: Path
     roots: Mapping[str, Path] = field(default_factory=dict)  # data set -> folder of the user's copy
     weights: Mapping[str, Path] = field(default_factory=dict)  # name in a recipe -> weight file
     progress: Progress | None = None  # told of images that are decoded or searched for faces
+    opened: dict[str, tuple[str, Mapping[str, Value]]] = field(default_factory=dict)
     _faces: dict[str, FaceSet] = field(default_factory=dict)
     _splits: dict[str, Split] = field(default_factory=dict)
 
     def faces(self, reader: str, options: Mapping[str, Value]) -> FaceSet:
         """The data set under these options. Raises DataError."""
-        key = records.spec_hash({"reader": reader, "options": dict(options)})
+        key = faces_key(reader, options)
+        self.opened.setdefault(key, (reader, dict(options)))
         if key not in self._faces:
             self._faces[key] = open_dataset(
                 reader, options, root=self.roots.get(reader), cache=self.cache, progress=self.progress
@@ -72,6 +77,11 @@ class Workspace:
 
     def folder(self, run: Run) -> Path:
         return self.results / "runs" / records.run_id(run.spec)
+
+
+def faces_key(reader: str, options: Mapping[str, Value]) -> str:
+    """A hash that says which data set is opened."""
+    return records.spec_hash({"reader": reader, "options": dict(options)})
 
 
 def resolve_cell(cell: Cell, preset: str, seed: int, workspace: Workspace, variant: Variant | None = None) -> Run:

@@ -47,9 +47,11 @@ SAVING_SHARE = 0.02  # of a run's time at most goes into them
 @keeps_threads
 def train(
     run: Run, folder: Path, *, device: torch.device | None = None, reporter: Reporter | None = None,
-    mode: Mode | None = None,
+    mode: Mode | None = None, saved_every_s: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train `run`, write its files into `folder` and return its record; continues from a checkpoint found there.
+
+    saved_every_s: seconds between checkpoints, in place of a minute
 
     Raises TrainingError, records.RunError, or Interrupted after the state has been saved.
     """
@@ -88,7 +90,7 @@ def train(
     views = state.method.views
     images = recipe.batch_size * (len(views.labelled) + recipe.mu * len(views.unlabelled))
     scored_every = evaluation_interval(recipe, images, len(run.test), len(models))
-    total, last = steps.feed.total, LastSaved()
+    total, last = steps.feed.total, LastSaved(saved_every_s)
 
     def checkpoint_now() -> None:
         if share.rank == 0:
@@ -153,12 +155,13 @@ def train(
 class LastSaved:
     """When the last checkpoint was written, and how long that took."""
 
-    def __init__(self) -> None:
-        self._at, self._took = time.monotonic(), 0.0
+    def __init__(self, every_s: float | None = None) -> None:
+        self._every_s, self._at, self._took = every_s, time.monotonic(), 0.0
 
     def due(self) -> bool:
         """Whether to write another one."""
-        return time.monotonic() - self._at >= max(SAVED_EVERY_S, self._took / SAVING_SHARE)
+        every_s = SAVED_EVERY_S if self._every_s is None else self._every_s
+        return time.monotonic() - self._at >= max(every_s, self._took / SAVING_SHARE)
 
     @contextmanager
     def now(self) -> Iterator[None]:

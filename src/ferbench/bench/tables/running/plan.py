@@ -51,7 +51,7 @@ def make_plan(
             try:
                 seeds = seeds_of(cell, number)
                 found = [(cell, seed, resolve_cell(cell, preset, seed, workspace, variant)) for seed in seeds]
-                plan.runs += [stage for item in found for stage in _stages(*item)]
+                plan.runs += [stage for item in found for stage in stages(*item)]
             except (DataError, WeightsError) as error:
                 plan.left_out.append((cell, str(error)))
     plan.runs.sort(key=lambda item: item[1])  # every cell's first seed before any second one
@@ -73,9 +73,9 @@ def _one_training_each(runs: Sequence[tuple[Cell, int, Run]]) -> list[tuple[Cell
     return named
 
 
-def _stages(cell: Cell, seed: int, run: Run) -> list[tuple[Cell, int, Run]]:
+def stages(cell: Cell, seed: int, run: Run) -> list[tuple[Cell, int, Run]]:
     """The run, after those that it needs."""
-    earlier = [stage for other, needed in needs(cell, run) for stage in _stages(other, seed, needed)]
+    earlier = [stage for other, needed in needs(cell, run) for stage in stages(other, seed, needed)]
     return [*earlier, (cell, seed, run)]
 
 

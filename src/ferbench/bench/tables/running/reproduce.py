@@ -17,10 +17,11 @@ import torch
 
 from ferbench.bench import terminal
 from ferbench.bench.tables.candidate_sets import SCORES
+from ferbench.bench.tables.running import cards
 from ferbench.bench.tables.running.claims import claimed, holder
 from ferbench.bench.tables.running.plan import Plan, needs
 from ferbench.bench.tables.running.watched import Noting, remove_note
-from ferbench.bench.tables.running.workers import command_id, gpus, is_worker
+from ferbench.bench.tables.running.workers import command_id, is_worker
 from ferbench.bench.tables.runs import Workspace
 from ferbench.bench.terminal import complain, say
 from ferbench.bench.training import processes
@@ -146,6 +147,8 @@ class Table:
     def _train(self, title: str, run: Run, folder: Path) -> None:
         """Train the run; what goes wrong with it is said and noted, and the table goes on."""
         try:
+            if not is_worker():
+                cards.settle()
             if self.again and processes.rank() == 0:
                 set_aside(folder, records.spec_hash(run.spec), method_code(run.method, run.values))
             with Noting(folder, title, None if is_worker() else Bar(terminal.console, title)) as reporter:
@@ -180,11 +183,11 @@ class Table:
 
 
 def default_jobs(runs: int) -> int:
-    """One process under torchrun and for each GPU; on the CPU one per core, up to four."""
+    """One process under torchrun and for each GPU that is free; on the CPU one per core, up to four."""
     if processes.several():
         return 1
     if torch.cuda.is_available():
-        return max(1, min(runs, len(gpus())))
+        return max(1, min(runs, cards.free()))
     return max(1, min(runs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MOST_JOBS))
 
 

@@ -15,8 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 
-import torch
-
+from ferbench.bench.tables.running import cards
 from ferbench.bench.training.interrupt import Interrupted, StopRequest
 from ferbench.bench.training.recording import records
 
@@ -35,13 +34,6 @@ def command_id() -> str:
     return os.environ.get(WORKER, f":{_own}").partition(":")[2]
 
 
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = said.split(",") if said else list(map(str, range(torch.cuda.device_count())))
-    return names[: torch.cuda.device_count()]
-
-
 def worker_environment(number: int, found: Sequence[str]) -> dict[str, str]:
     """The environment of worker `number`, from 0: a GPU of its own while there are enough, else shared in turn."""
     own = {"CUDA_VISIBLE_DEVICES": found[number % len(found)]} if found else {}
@@ -53,7 +45,7 @@ def run_workers(arguments: Sequence[str], jobs: int, look: Callable[[], None]) -
 
     look: called again and again while they work
     """
-    found = gpus()
+    found = cards.for_workers(jobs)
     # -P: the console command does not look for modules in the current folder, so its workers must not either
     command = [sys.executable, "-P", "-c", _COMMAND, *arguments]
     with StopRequest() as stop:
@@ -70,6 +62,7 @@ def run_workers(arguments: Sequence[str], jobs: int, look: Callable[[], None]) -
                     worker.send_signal(stop.signal)
             look()
             time.sleep(0.1)
+    cards.release()  # for what is left to this process
     if stop.requested:
         raise Interrupted(stop.signal, "stopped; all state is saved; run it again to continue")
     failed = [worker.returncode for worker in workers if worker.returncode]
