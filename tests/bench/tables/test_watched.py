@@ -57,6 +57,33 @@ def test_a_line_per_worker_and_the_time_left(tmp_path: Path, monkeypatch: pytest
     assert "loss 1.250" in lines[1]
 
 
+def test_the_time_left_counts_a_step_as_long_as_finished_runs_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run a: 100 steps of 1 s; run b: 100 steps of 4 s; two at once."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+    console, _ = screen(120)
+    hours = dict(zip(folders, (100 / 3600, 400 / 3600), strict=True))
+    with Watch(console, dict.fromkeys(folders, 100), hours, at_once=2) as watch:
+        watch.look()
+        assert watch._progress.tasks[0].description == "runs done, about 4 min left"  # 500 s of work, two at once
+        Noting(folders[0], "a").step(0, 100, MEANS)
+        now += 1
+        watch.look()
+        now += 50
+        Noting(folders[0], "a").step(50, 100, MEANS)
+        watch.look()
+        assert watch._progress.tasks[0].description == "runs done, about 8 min left"  # 450 s of work at 50 s in 51
+    with Watch(console, dict.fromkeys(folders, 100), {folders[0]: 1.0, folders[1]: None}, at_once=2) as watch:
+        now += 10
+        watch.look()
+        assert watch._progress.tasks[0].description == "runs done"
+
+
 def test_without_a_terminal_nothing_is_drawn(tmp_path: Path) -> None:
     file = io.StringIO()
     with Watch(Terminal(file=file), {tmp_path: 10}) as watch:

@@ -124,7 +124,7 @@ def _here(plan: Plan, missing: Sequence[Run], place: Workspace, jobs: int | None
     workers = jobs or default_jobs(len(missing))
     if workers > 1 and len(missing) > 1 and not processes.several():
         say(f"{len(missing)} runs in {workers} processes; {_how_long(plan, place, workers)}")
-        with Watch(terminal.console, _steps(missing, place)) as watch:
+        with Watch(terminal.console, _steps(missing, place), _hours(missing, place, workers), workers) as watch:
             run_workers(sys.argv[1:], workers, watch.look)
     execute(plan, place, again=again)  # what the workers left: nothing, or runs that another command is at
 
@@ -232,6 +232,13 @@ def _times(place: Workspace, jobs: int) -> Known:
     from ferbench.bench.training.recording.environment import device_name
 
     return known(place.results, device_name(), 1 if jobs > 1 else torch.get_num_threads())
+
+
+def _hours(runs: Sequence[Run], place: Workspace, jobs: int) -> dict[Path, float | None]:
+    """What each run is estimated to take, by its folder."""
+    times = _times(place, jobs)
+    found = {place.folder(run): times.estimate(run.spec, run.recipe, len(run.test)) for run in runs}
+    return {folder: estimate.hours if estimate else None for folder, estimate in found.items()}
 
 
 def _how_long(plan: Plan, place: Workspace, jobs: int) -> str:

@@ -18,13 +18,14 @@ import torch
 from ferbench.bench.files import write
 from ferbench.bench.training.recording.environment import commit, device_name, installed
 
-METRICS = {"ms": "time", "us": "time", "MiB": "size", "%": "share"}
+METRICS = {"ms": "time", "us": "time", "MiB": "size", "%": "share", "x": "ratio"}
 
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """A timing (ms, us), a rate (images/s), a share (%) or a size (MiB): median, 20th and 80th percentile of repeats.
+    """A timing (ms, us), a rate (images/s), a share (%), a ratio (x) or a size (MiB) of repeats.
 
+    Median, 20th and 80th percentile are given.
     `benchmark` is a hash of the benchmark's own source: rows with different hashes are not comparable.
     """
 

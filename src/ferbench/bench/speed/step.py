@@ -11,21 +11,25 @@ Ways of doing a step, in turn, so that what else the machine does meets all of t
     static      `training.steps.step`, one by one
     graph       `training.steps.graphed`, where there is a GPU; bf16: the same under bfloat16 autocast
 
-"host" is the time until the step's call returns, "device" the time until its work is done. Rows are added to the CSV as
-they come. Images are random: what is measured does not depend on them.
+"host" is the time until the step's call returns, "device" the time until its work is done. "static / plain" pairs the
+blocks of one turn; printed beside it is an interval that holds the median of such ratios with 95 %. "packing" is
+several runs that share the device. Rows are added to the CSV as they come. Images are random: what is measured does not
+depend on them.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
-import subprocess
+import statistics
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +37,7 @@ import torch
 from torch._C._autograd import DeviceType
 
 from ferbench.bench.data.views.batches import ImageStore, Share
+from ferbench.bench.speed.packing import in_one_process, in_processes, serve, wait
 from ferbench.bench.speed.record import SpeedRow, append, measured
 from ferbench.bench.speed.ways import CLASSES, Way, authors, make_run, plain, static
 from ferbench.bench.training.evaluate import evaluate
@@ -84,6 +89,9 @@ CASES = [
 ]
 
 
+PACKED = CASES[4]
+
+
 def times(
     ways: dict[str, Way], device: torch.device, seconds: float, block: int
 ) -> dict[str, tuple[list[float], list[float]]]:
@@ -98,14 +106,14 @@ def times(
     end = time.perf_counter() + seconds
     turn = 0
     while turn < 3 or time.perf_counter() < end:
-        for name, way in ways.items():
-            _wait(device)
+        for name, way in list(ways.items())[:: 1 if turn % 2 else -1]:
+            wait(device)
             begin = clock()
             for _ in range(block):
                 way(numbers[name])
                 numbers[name] += 1
             called = clock()
-            _wait(device)
+            wait(device)
             if turn:  # the first turn warms up
                 found[name][0].append(1e3 * (called - begin) / block)
                 found[name][1].append(1e3 * (clock() - begin) / block)
@@ -113,9 +121,19 @@ def times(
     return found
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def paired(times: Sequence[float], others: Sequence[float]) -> tuple[list[float], tuple[float, float]]:
+    """Ratios of the blocks of one turn, and the interval between two of them that holds their median with 95 %.
+
+    The bounds are the ranks that a fair coin's count of heads leaves with 2.5 % on either side; of fewer than six
+    ratios they are the extremes, which hold it with less.
+    """
+    ratios = sorted(one / other for one, other in zip(times, others, strict=True))
+    count = len(ratios)
+    rank, tail = 0, 0.5**count
+    while tail + math.comb(count, rank + 1) * 0.5**count <= 0.025:
+        rank += 1
+        tail += math.comb(count, rank) * 0.5**count
+    return ratios, (ratios[rank], ratios[count - 1 - rank])
 
 
 def kernels(way: Way, device: torch.device) -> int:
@@ -124,7 +142,7 @@ def kernels(way: Way, device: torch.device) -> int:
         return 0
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         way(0)
-        _wait(device)
+        wait(device)
     return sum(event.device_type == DeviceType.CUDA for event in profile.events() or ())
 
 
@@ -142,10 +160,14 @@ def steps(case: Case, device: torch.device, seconds: float, block: int, command:
     if case is CASES[2]:
         ways["authors"] = authors(run, device)
     text = case.text(recipe)
-    for name, (host, done) in times(ways, device, seconds, block).items():
+    measurements = times(ways, device, seconds, block)
+    kind = "CPU time" if device.type == "cpu" else "wall"
+    ratios, (low, high) = paired(measurements["static"][1], measurements["plain"][1])
+    print(f"static / plain, {text}: {statistics.median(ratios):.3f} [{low:.3f}, {high:.3f}], {len(ratios)} turns")
+    yield measured("step", f"static / plain, {kind}", text, "x", ratios, benchmark=steps, command=command)
+    for name, (host, done) in measurements.items():
         about = how[name].about() if name in how else {}
         label = name if about.get("steps", "graph") == "graph" else f"{name} (not captured: {about['why']})"
-        kind = "CPU time" if device.type == "cpu" else "wall"
         yield measured("step", f"{label}, {kind}", text, "ms", done, benchmark=steps, command=command)
         if device.type == "cuda":
             yield measured("step", f"{label}, host", text, "ms", host, benchmark=steps, command=command)
@@ -193,51 +215,34 @@ def epoch_end(device: torch.device, folder: Path, command: str) -> Iterator[Spee
         for _ in range(4):
             begin = time.perf_counter()
             work()
-            _wait(device)
+            wait(device)
             taken.append(1e3 * (time.perf_counter() - begin))
         yield measured("epoch end", name, case.text(run.recipe), "ms", taken[1:], benchmark=epoch_end, command=command)
 
 
 def packing(device: torch.device, seconds: float, command: str) -> Iterator[SpeedRow]:
-    """Steps a second of all of 1, 2, 4 and 8 processes that share the device, each at a run of its own."""
-    case = CASES[4]
+    """Steps a second of 1, 2, 4 and 8 runs that share the device: a process each, and a stream each in one process."""
     mps = bool(os.environ.get("CUDA_MPS_PIPE_DIRECTORY")) or Path("/tmp/nvidia-mps").exists()
     worker = [sys.executable, "-m", "ferbench.bench.speed.step", "--device", str(device), "--rate", str(seconds)]
+    text = PACKED.text(PACKED.settings(device.type == "cpu"))
     for count in (1, 2, 4, 8) if device.type == "cuda" else (1, 2):
-        started = [
-            subprocess.Popen([*worker, str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            for seed in range(1, count + 1)
-        ]
-        ready = [process.stdout is not None and process.stdout.readline() for process in started]
-        for process in started:
-            if all(ready) and process.stdin:
-                process.stdin.write("go\n")
-                process.stdin.flush()
-        rates = [process.communicate()[0].split() for process in started]
-        if not all(rates):
-            print(f"packing {count}: a process failed")
-            continue
-        label = f"{count} processes{', MPS' if mps else ''}"
-        together = [sum(float(rate[-1]) for rate in rates)]
-        text = case.text(case.settings(device.type == "cpu"))
-        yield measured("packing", label, text, "steps/s", together, benchmark=packing, command=command)
+        makers = [partial(packed, device, seed) for seed in range(1, count + 1)]
+        found = {
+            f"{count} processes{', MPS' if mps else ''}": in_processes(worker, count),
+            f"{count} streams": in_one_process(makers, device, seconds),
+        }
+        for label, together in found.items():
+            if together is None:
+                print(f"packing, {label}: a process failed")
+            else:
+                yield measured("packing", label, text, "steps/s", [together], benchmark=packing, command=command)
 
 
-def rate(device: torch.device, seconds: float, seed: int) -> float:
-    """Steps a second of one run, from the moment that a line comes."""
-    case = CASES[4]
-    way, _ = static(make_run(case.method, case.settings(device.type == "cpu"), case.stored, seed=seed), device, Mode())
-    way(0)
-    _wait(device)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    begin, done = time.perf_counter(), 0
-    while time.perf_counter() < begin + seconds:
-        for _ in range(10):
-            done += 1
-            way(done)
-        _wait(device)
-    return done / (time.perf_counter() - begin)
+def packed(device: torch.device, seed: int) -> Way:
+    """A run of its own."""
+    return static(
+        make_run(PACKED.method, PACKED.settings(device.type == "cpu"), PACKED.stored, seed=seed), device, Mode()
+    )[0]
 
 
 def main() -> None:
@@ -252,7 +257,7 @@ def main() -> None:
     device = torch.device(options.device)
     generator_of(device)  # a device that is not there fails here
     if options.rate:
-        print(rate(device, options.rate[0], int(options.rate[1])))
+        print(serve(partial(packed, device, int(options.rate[1])), device, options.rate[0]))
         return
     command = f"python -m ferbench.bench.speed.step --device {options.device} --seconds {options.seconds:g}"
     command += f" --block {options.block}"

@@ -96,10 +96,15 @@ class Watch:
     """The lines on the screen; `look` brings them up to date. Nothing is drawn where there is no terminal.
 
     steps: for the folder of each run that is missing, how many steps it has
+    hours: what each is estimated to take, None where nothing says so; at_once: how many runs are worked on together
     """
 
-    def __init__(self, console: Terminal, steps: Mapping[Path, int]) -> None:
+    def __init__(
+        self, console: Terminal, steps: Mapping[Path, int], hours: Mapping[Path, float | None] | None = None,
+        at_once: int = 1,
+    ) -> None:  # fmt: skip
         self._steps, self._done, self._first = dict(steps), dict.fromkeys(steps, 0), dict[Path, int]()
+        self._seconds, self._at_once = _seconds_a_step(steps, hours or {}), at_once
         self._looked, self._began = 0.0, time.monotonic()
         rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
         self._progress = Progress(
@@ -147,12 +152,23 @@ class Watch:
         self._progress.update(self._lines[folder], completed=int(note["step"]), description=text)
 
     def _left(self) -> str:
-        """How long the rest will take at the pace since the command began; nothing before there is a pace."""
-        made = sum(self._done[folder] - first for folder, first in self._first.items())
+        """How long the rest will take at the pace since the command began; before there is one, by the estimates.
+
+        Where those are known a step counts as long as it takes: runs of a table differ in that.
+        """
+        each = self._seconds or dict.fromkeys(self._steps, 1.0)
+        made = sum(each[folder] * (self._done[folder] - first) for folder, first in self._first.items())
+        rest = sum(each[folder] * (total - self._done[folder]) for folder, total in self._steps.items())
         passed = time.monotonic() - self._began
-        if made <= 0 or passed < 5:
-            return ""
-        return f", about {duration((sum(self._steps.values()) - sum(self._done.values())) * passed / made)} left"
+        if made > 0 and passed >= 5:
+            return f", about {duration(rest * passed / made)} left"
+        return f", about {duration(rest / self._at_once)} left" if self._seconds else ""
+
+
+def _seconds_a_step(steps: Mapping[Path, int], hours: Mapping[Path, float | None]) -> dict[Path, float] | None:
+    """Of each run; None unless all are known."""
+    found = {folder: 3600 * took / steps[folder] for folder, took in hours.items() if took and steps.get(folder)}
+    return found if found.keys() == steps.keys() else None
 
 
 def duration(seconds: float) -> str:
