@@ -35,6 +35,7 @@ class Machines:
 
     @classmethod
     def start(cls) -> Machines:
+        os.environ["RAY_worker_niceness"] = "0"  # else a machine that does other things as well lets them starve
         from ray.cluster_utils import Cluster
 
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})

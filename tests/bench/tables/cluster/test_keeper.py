@@ -62,7 +62,8 @@ def test_a_keeper_that_was_started_anew_takes_nothing_of_older_tries(keeper: Kee
 def test_a_run_that_another_command_is_at(keeper: Keeper, tmp_path: Path) -> None:
     with claimed(tmp_path / "runs" / "a"):
         assert begin(keeper) == "busy" and begin(keeper, "b") == "go"
-    assert begin(keeper) == "go"
+        assert not keeper.is_free("a") and keeper.is_free("b")
+    assert keeper.is_free("a") and begin(keeper) == "go"
 
 
 def test_when_the_command_is_stopped(keeper: Keeper) -> None:

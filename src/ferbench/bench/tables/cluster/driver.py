@@ -132,9 +132,7 @@ class _Table:
                     self._take(self._pending.pop(task), task)
                 if not self._pending:
                     time.sleep(0.2)
-                for due, name in [item for item in self._later if item[0] <= time.monotonic()]:
-                    self._later.remove((due, name))
-                    self._send(name)
+                self._send_later()
                 look()
 
     def _send(self, name: str) -> None:
@@ -150,6 +148,16 @@ class _Table:
         task = self._ray.remote(_train_one).options(max_retries=TRIES, name=name, **resources)
         self._sent[name] = sent = task.remote(self._setup, self._orders[name], self._keeper, *earlier)
         self._pending[sent] = name
+
+    def _send_later(self) -> None:
+        """Send out again what may be trained by now; a machine is not kept busy by asking."""
+        now = time.monotonic()
+        for due, name in [item for item in self._later if item[0] <= now]:
+            self._later.remove((due, name))
+            if self._ray.get(self._keeper.is_free.remote(name)):
+                self._send(name)
+            else:
+                self._later.append((now + SOON_S, name))
 
     def _needs(self, cell: Cell, run: Run) -> list[str]:
         """Names of the runs that have to be done before this one."""

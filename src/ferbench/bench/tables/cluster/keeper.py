@@ -67,6 +67,14 @@ class Keeper:
         self._attempts[run] = attempt
         return "go", self.fetch(run, (CHECKPOINT,))
 
+    def is_free(self, run: str) -> bool:
+        """Whether no other command is at a run."""
+        folder = self._folders[run]
+        if run in self._held or not folder.is_dir():
+            return True
+        with locks.held(folder / LOCK) as free:
+            return free
+
     def fetch(self, run: str, names: tuple[str, ...]) -> Files:
         """The files of a run of these names that are there."""
         folder = self._folders[run]
