@@ -10,6 +10,7 @@ import pytest
 
 from ferbench.bench.tables.planning import hours, listing
 from ferbench.bench.tables.planning.hours import forward_flop, gpu_hours, table_hours
+from ferbench.bench.tables.planning.measured import Known
 from ferbench.protocols import Cell, cells, load_protocol, protocol_names, select
 from ferbench.protocols.schema import Stage
 
@@ -83,11 +84,11 @@ def test_the_table_of_operations_is_what_counting_gives_and_covers_every_protoco
     assert wanted <= table.keys()
 
 
-def test_list_of_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_of_protocols(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ada-CM's Table 1 with every method and without; the demo has no paper's recipe and so no estimate."""
     without = {name: None for name in ("vanilla", "fixmatch")}
     monkeypatch.setattr("ferbench.bench.tables.planning.implemented.METHODS", without)
-    lines = {line.split()[0]: line for line in listing.protocols(None)}
+    lines = {line.split()[0]: line for line in listing.protocols(None, tmp_path)}
     estimate = f"{table_hours(select('adacm/1')):.0f}"
     assert lines["adacm/1"].endswith(
         f"8 rows x 2 columns, 40 runs (40 more not implemented), about {estimate} GPU-hours"
@@ -96,11 +97,22 @@ def test_list_of_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "80 runs (200 more not implemented)" in lines["adacm/2"]  # published-only rows need no run
 
 
-def test_a_card_says_what_each_row_would_cost() -> None:
+def test_hours_are_scaled_by_what_runs_took_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A tenth of the model's, and it is said which of the two it was."""
+    assert list(listing.protocols(None, tmp_path))[-2] == ("GPU-hours: a model's estimate, an order of magnitude")
+    monkeypatch.setattr(listing, "on_a_gpu", lambda results: Known("NVIDIA H200", 12, {}, 0.1))
+    lines = list(listing.protocols(None, tmp_path))
+    assert lines[-2] == "GPU-hours: scaled by what 12 finished runs took on NVIDIA H200"
+    first = next(line for line in lines if line.startswith("adacm/1"))
+    assert first.endswith(f"about {table_hours(select('adacm/1')) / 10:.0f} GPU-hours")
+    assert any("by row (scaled by what 12 finished" in line for line in listing.protocols_card("adacm", tmp_path))
+
+
+def test_a_card_says_what_each_row_would_cost(tmp_path: Path) -> None:
     """The rows' hours are the table's; the demo has no paper's recipe."""
-    lines = list(listing.protocols_card("adacm"))
+    lines = list(listing.protocols_card("adacm", tmp_path))
     costs = lines[lines.index(next(line for line in lines if line.startswith("adacm/1:"))) + 3]
     by_row = [part.split() for part in costs.partition(": ")[2].split(", ")]
     assert [row for row, _ in by_row] == [row.id for row in load_protocol("adacm").tables[0].rows]
     assert sum(float(hours) for _, hours in by_row) == pytest.approx(table_hours(select("adacm/1")), abs=4)
-    assert not any("GPU-hours" in line for line in listing.protocols_card("demo"))
+    assert not any("GPU-hours" in line for line in listing.protocols_card("demo", tmp_path))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ferbench.bench.tables.planning.hours import gpu_hours
-from ferbench.bench.tables.planning.measured import Estimate, Known, duration, in_words, known
+from ferbench.bench.tables.planning.measured import Estimate, Known, duration, in_words, known, on_a_gpu
 from ferbench.protocols import load_protocol
 
 CPU, GPU = "AMD EPYC 7B13", "NVIDIA H100 80GB HBM3"
@@ -66,6 +66,18 @@ def test_without_records_a_gpu_has_the_model_and_a_cpu_nothing(tmp_path: Path) -
     supervised = known(tmp_path, GPU, 1).estimate(spec() | {"unlabelled": "none"}, RECIPE)
     assert supervised == Estimate(gpu_hours(RECIPE, False), "model")
     assert known(tmp_path, GPU, 1).estimate(spec(), replace(RECIPE, backbone="nobody's")) is None
+
+
+def test_a_list_goes_by_the_gpu_with_most_runs(tmp_path: Path) -> None:
+    finish(tmp_path, "cpu", spec(), 50.0)
+    assert on_a_gpu(tmp_path) is None
+    (tmp_path / "runs" / "half").mkdir()
+    (tmp_path / "runs" / "half" / "record.json").write_text("{")
+    for number, device in enumerate((GPU, "NVIDIA H200", GPU)):
+        finish(tmp_path, f"r{number}", spec(), 4.0, device=device)
+    found = on_a_gpu(tmp_path)
+    assert found and (found.device, found.runs) == (GPU, 2)
+    assert found.pace == pytest.approx(4.0 / 3600 / gpu_hours(replace(RECIPE, epochs=1, steps_per_epoch=1000), True))
 
 
 def test_in_words() -> None:

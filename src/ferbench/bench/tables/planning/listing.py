@@ -16,6 +16,7 @@ from pathlib import Path
 from ferbench.bench.tables.planning.hours import table_hours
 from ferbench.bench.tables.planning.implemented import COMPARABLE, implemented
 from ferbench.bench.tables.planning.lines import INDENT, cut
+from ferbench.bench.tables.planning.measured import Known, on_a_gpu
 from ferbench.errors import UserError
 from ferbench.methods import LEARNERS, METHODS, PLUG_INS
 from ferbench.methods.register import PARTIAL_LABEL
@@ -49,20 +50,22 @@ def methods_card(name: str) -> Iterable[str]:
     yield from textwrap.dedent(method.Options.__doc__ or "").strip().splitlines()
 
 
-def protocols(width: int | None) -> Iterable[str]:
-    """Two lines per table: what it holds and would cost, and its caption."""
+def protocols(width: int | None, results: Path) -> Iterable[str]:
+    """Two lines per table: what it holds and would cost, by the runs in `results` where there are any, its caption."""
+    times = on_a_gpu(results)
     for name in protocol_names():
         protocol = load_protocol(name)
         for table in protocol.tables:
             needed = [cell for cell in cells(protocol, table.id) if not cell.published_only]
-            yield cut(f"{name}/{table.id:<10} {_contents(table, needed)}", width)
+            yield cut(f"{name}/{table.id:<10} {_contents(table, needed, times)}", width)
             yield cut(f"{INDENT}{table.caption}", width)
+    yield cut(f"GPU-hours: {_source(times)}", width)
     yield cut("`ferbench list protocols PAPER` shows the rows and columns to choose from", width)
 
 
-def protocols_card(name: str) -> Iterable[str]:
+def protocols_card(name: str, results: Path) -> Iterable[str]:
     """The rows and columns of one paper's tables, as `reproduce` takes them, and what each row would cost."""
-    protocol = load_protocol(name)
+    protocol, times = load_protocol(name), on_a_gpu(results)
     yield f"{protocol.paper}"
     yield f"presets: {', '.join(protocol.presets)}"
     for table in protocol.tables:
@@ -73,8 +76,8 @@ def protocols_card(name: str) -> Iterable[str]:
         for cell in cells(protocol, table.id):
             if not cell.published_only:
                 rows.setdefault(cell.row.id, []).append(cell)
-        if costs := [f"{row} {hours}" for row, chosen in rows.items() if (hours := _hours(chosen))]:
-            yield f"{INDENT}GPU-hours by row (estimate): {', '.join(costs)}"
+        if costs := [f"{row} {hours}" for row, chosen in rows.items() if (hours := _hours(chosen, times))]:
+            yield f"{INDENT}GPU-hours by row ({_source(times)}): {', '.join(costs)}"
 
 
 @cache
@@ -105,23 +108,30 @@ def _summary(name: str) -> str:
     return " ".join(paragraph.split())
 
 
-def _contents(table: Table, needed: Sequence[Cell]) -> str:
+def _contents(table: Table, needed: Sequence[Cell], times: Known | None) -> str:
     ready = [cell for cell in needed if implemented(cell)]
     parts = [f"{len(table.rows)} rows x {len(table.columns)} columns"]
     if needed:
         runs = sum(len(cell.seeds) for cell in ready)
         missing = sum(len(cell.seeds) for cell in needed) - runs
         parts.append(f"{runs} runs" + (f" ({missing} more not implemented)" if missing else ""))
-    hours = _hours(needed)
+    hours = _hours(needed, times)
     return ", ".join(parts + ([f"about {hours} GPU-hours"] if hours else []))
 
 
-def _hours(chosen: Sequence[Cell]) -> str:
+def _source(times: Known | None) -> str:
+    """What the hours rest on."""
+    if times is None:
+        return "a model's estimate, an order of magnitude"
+    return f"scaled by what {times.runs} finished runs took on {times.device}"
+
+
+def _hours(chosen: Sequence[Cell], times: Known | None) -> str:
     """The estimate as text; empty where nothing is to be run, or no paper's recipe, or the backbone is not there."""
     if not chosen or COMPARABLE not in chosen[0].protocol.presets:
         return ""
     try:
-        hours = table_hours(chosen)
+        hours = table_hours(chosen) * (times.pace if times and times.pace else 1.0)
         return f"{hours:,.0f}" if hours >= 1 else f"{hours:.1g}"
     except UserError:
         return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +80,19 @@ def known(results: Path, device: str, threads: int) -> Known:
     return Known(
         device, runs, {kind: median(values) for kind, values in steps.items()}, median(paces) if paces else None
     )
+
+
+def on_a_gpu(results: Path) -> Known | None:
+    """What the records in `results` say of the kind of GPU that most of them were made on; None without any."""
+    devices: Counter[str] = Counter()
+    for path in (results / "runs").glob("*/record.json"):
+        try:
+            devices[str(read_json(path)["device"])] += 1
+        except (ValueError, KeyError, TypeError, UserError):
+            continue
+    gpus = [device for device, _ in devices.most_common() if _is_gpu(device)]
+    found = known(results, gpus[0], 1) if gpus else None
+    return found if found and found.pace is not None else None
 
 
 def in_words(estimates: Iterable[Estimate | None], jobs: int, known: Known) -> str:
