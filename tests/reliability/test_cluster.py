@@ -25,7 +25,7 @@ from ferbench.bench.tables.running.watched import NOTE, read_note
 from ferbench.bench.training.recording import records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-MINUTES = {"epochs": 40, "steps_per_epoch": 10, "batch_size": 8}
+MINUTES = {"epochs": 20, "steps_per_epoch": 10, "batch_size": 8}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_kills_at_any_instant(tmp_path: Path, machines: Machines) -> None:
 
     After each kill a run goes on after the step that had come home.
     """
-    write_needy(tmp_path / "needy", **MINUTES)
+    write_needy(tmp_path / "needy", stage_epochs=20, **MINUTES)
     asked = ("needy", "--seeds", "1", "--results")
     alone = machines.command(tmp_path, "reproduce", *asked, "alone", "--jobs", "1")
     assert alone.wait() == 0, said(tmp_path)
