@@ -15,6 +15,7 @@ from typing import Any
 
 FERBENCH = [sys.executable, "-P", "-c", "from ferbench.bench.cli import main; main()"]
 STORE = 100 * 2**20
+SOON = {"health_check_period_ms": 1000, "health_check_timeout_ms": 5000, "health_check_failure_threshold": 3}
 WAIT_S = 500.0
 
 
@@ -38,7 +39,8 @@ class Machines:
         os.environ["RAY_worker_niceness"] = "0"  # else a machine that does other things as well lets them starve
         from ray.cluster_utils import Cluster
 
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
+        head = {"num_cpus": 1, "object_store_memory": STORE, "_system_config": SOON}  # a dead machine is seen so soon
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         return cls(cluster, [cluster.add_node(num_cpus=1, object_store_memory=STORE)])
 
     def command(self, folder: Path, *arguments: object) -> subprocess.Popen[str]:

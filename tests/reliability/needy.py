@@ -23,10 +23,10 @@ options = {{ k = 2 }}
 """
 
 
-def write_needy(folder: Path, rows: list[str] = ROWS, epochs: int = 5, **recipe: object) -> Path:
-    """Seven runs for a seed. epochs: of the stage; recipe: keys of all others set otherwise."""
+def write_needy(folder: Path, rows: list[str] = ROWS, stage_epochs: int = 5, **recipe: object) -> Path:
+    """Seven runs for a seed. stage_epochs: of the stage; recipe: keys of all others set otherwise."""
     path = write_protocol(folder, rows, **recipe) / "protocol.toml"
-    more = MORE.format(epochs=epochs)
+    more = MORE.format(epochs=stage_epochs)
     text = path.read_text(encoding="utf-8").replace("[presets.cpu]", f"{more}\n[presets.cpu]")
     path.write_text(text.replace("seeds = [1]", "seeds = [1, 2, 3]") + 'candidates = "c"\n', encoding="utf-8")
     return folder

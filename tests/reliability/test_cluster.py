@@ -25,7 +25,7 @@ from ferbench.bench.tables.running.watched import NOTE, read_note
 from ferbench.bench.training.recording import records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-MINUTES = {"epochs": 40, "steps_per_epoch": 10, "batch_size": 8}
+MINUTES = {"epochs": 20, "steps_per_epoch": 10, "batch_size": 8}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_kills_at_any_instant(tmp_path: Path, machines: Machines) -> None:
 
     After each kill a run goes on after the step that had come home.
     """
-    write_needy(tmp_path / "needy", **MINUTES)
+    write_needy(tmp_path / "needy", stage_epochs=20, **MINUTES)
     asked = ("needy", "--seeds", "1", "--results")
     alone = machines.command(tmp_path, "reproduce", *asked, "alone", "--jobs", "1")
     assert alone.wait() == 0, said(tmp_path)
@@ -100,7 +100,8 @@ def is_further(driver: subprocess.Popen[str], results: Path, before: tuple[int, 
 
 
 def test_a_stop_saves_everything_and_the_command_goes_on(tmp_path: Path, machines: Machines) -> None:
-    """Ctrl-C: what is trained is saved at the step it is at, also between two checkpoints."""
+    """Ctrl-C: what is trained is saved at the step it is at, also between two checkpoints. SIGTERM to one process that
+    trains, as a machine gives before it goes: its run is saved, and goes on."""
     write_protocol(tmp_path / "two", [row("vanilla"), row("fixmatch"), row("remop")], **MINUTES)
     assert command("reproduce", "two", "--results", "alone", "--jobs", "1", folder=tmp_path).wait(500) == 0
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
@@ -113,6 +114,11 @@ def test_a_stop_saves_everything_and_the_command_goes_on(tmp_path: Path, machine
         assert sorted(map(step_of, results.glob("*/checkpoint.pt"))) >= before and not list(results.glob(f"*/{NOTE}"))
         assert "all state is saved" in said(tmp_path) and "Traceback" not in said(tmp_path)
         again = machines.reproduce(tmp_path, "two", "--results", number.name, save_every=1000)
+        until(partial(two_past, results, max(before) + 5), said=lambda: said(tmp_path))
+        saved = progress(results)
+        os.kill(machines.workers(b"synthetic")[0], signal.SIGTERM)
+        until(partial(is_further, again, results, saved), said=lambda: said(tmp_path))
+        assert not list(results.glob("*/record.json")), "what came home was saved on the signal"
         assert again.wait(500) == 0, said(tmp_path)
         assert_same(tmp_path / "alone" / "runs", results)
 

@@ -117,8 +117,9 @@ class _Table:
         self._pending: dict[Any, str] = {}
         self._later: list[tuple[float, str]] = []
         self._ended: dict[str, Outcome] = {}
-        for run in missing:
-            self._send(place.folder(run).name)
+        for name in (place.folder(run).name for run in missing):
+            if name not in self._sent:
+                self._send(name)
 
     def finish(self, look: Callable[[], None]) -> None:
         """Until nothing is left to be done."""
@@ -153,8 +154,11 @@ class _Table:
         """Send out again what may be trained by now; a machine is not kept busy by asking."""
         now = time.monotonic()
         for due, name in [item for item in self._later if item[0] <= now]:
+            open_runs = {*self._pending.values(), *(other for _, other in self._later)}
+            cell, _, run = self._items[name]
+            waits = open_runs.intersection(self._needs(cell, run))
             self._later.remove((due, name))
-            if self._ray.get(self._keeper.is_free.remote(name)):
+            if not waits and self._ray.get(self._keeper.is_free.remote(name)):
                 self._send(name)
             else:
                 self._later.append((now + SOON_S, name))
