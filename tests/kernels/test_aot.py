@@ -1,4 +1,4 @@
-"""Every kernel compiles for every target within 30 s, without a spill and within its committed budget.
+"""Every kernel compiles for every target within 30 s of processor time and within its committed budget.
 
 The cases are those of `kernels/<op>/aot.py` (`CASES`; those in `FAST` run for sm90 without the slow mark), the budget
 is `budget.csv`, and `compile_ahead.py` does the work in one child process for all cases selected.
@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,8 @@ SHARED_BY = ("contrast/", "center_etf/pairs", "center_etf/gram")
 SHARED_LIMIT = {"sm80": 163 * 1024, "sm90": 227 * 1024, "sm100": 227 * 1024, "gfx942": 64 * 1024}
 SHARED_LIMIT |= dict.fromkeys(TIGHT, 99 * 1024)
 SECONDS = 30.0
-TUNED = "3.9."
-"""The Triton under which no kernel spills. Under 3.6 and 3.8 up to 40 bytes a thread lie on the stack."""
-OTHERS_SPILL = 40
+MOST_SPILLED = 40
+"""Bytes of a thread that may lie on the stack under any of the supported Tritons, and of few kernels do."""
 
 with (HERE / "budget.csv").open(newline="") as file:
     BUDGET: dict[str, list[dict[str, str]]] = {}
@@ -86,14 +84,18 @@ def test_compiles_within_budget(case: str, compiled: dict[str, list[dict[str, An
     assert "error" not in rows[0], rows[0]["error"]
     assert [row["kernel"] for row in rows] == [line["kernel"] for line in budget]
     for row, line in zip(rows, budget, strict=True):
-        allowed = 0 if version("triton").startswith(TUNED) else OTHERS_SPILL
-        assert row["spill"] <= allowed, f"{row['kernel']} spills {row['spill']} bytes"
+        assert row["spill"] <= int(line["spill"]), f"{row['kernel']} spills {row['spill']} bytes"
         assert row["registers"] <= int(line["registers"]), f"{row['kernel']}: {row['registers']} registers"
         assert row["shared"] <= int(line["shared"]), f"{row['kernel']}: {row['shared']} bytes of shared memory"
         assert row["shared"] <= SHARED_LIMIT[case.split("@")[1]]
         assert row["widest_load"] >= int(line["widest_load"]), f"{row['kernel']}: loads of {row['widest_load']} bits"
         assert row["matrix_unit"] >= int(line["matrix_unit"]), f"{row['kernel']} left the matrix unit"
         assert row["seconds"] < SECONDS, f"{row['kernel']} took {row['seconds']} s to compile"
+
+
+def test_hardly_anything_spills() -> None:
+    spilled = [int(line["spill"]) for lines in BUDGET.values() for line in lines if line["spill"] != "0"]
+    assert max(spilled) <= MOST_SPILLED and len(spilled) < 0.07 * sum(map(len, BUDGET.values()))
 
 
 def test_budget_and_cases_are_the_same_set() -> None:
