@@ -2,7 +2,7 @@
 
 The interpreter is chosen when Triton is imported, so TRITON_INTERPRET has to be set before that, and a process that
 interprets kernels cannot compile them: ahead-of-time compilation runs in a child process (`compile_ahead.py`). The
-interpreter gets bfloat16 arithmetic wrong without a word: CPU cases use float16, float32 and float64. That of Triton 3.6
+interpreter gets bfloat16 arithmetic wrong without a word: CPU cases use float16, float32 and float64. Triton 3.6's
 takes one-element arrays for numbers, which NumPy has refused from 2.4 on.
 """
 
@@ -23,8 +23,8 @@ ON_GPU = torch.cuda.is_available()
 if not ON_GPU:
     os.environ["TRITON_INTERPRET"] = "1"
     language = sys.modules.get("triton.language")
-    here = {found.name: found.version for found in distributions(name="triton")}
-    if here.get("triton", "").startswith("3.6.") and tuple(map(int, version("numpy").split(".")[:2])) >= (2, 4):
+    here = next((found.version for found in distributions(name="triton")), "")
+    if here.startswith("3.6.") and tuple(map(int, version("numpy").split(".")[:2])) >= (2, 4):
         raise pytest.UsageError("Triton 3.6's interpreter needs NumPy before 2.4: pip install 'numpy<2.4'")
     if language is not None and "JITFunction" in type(language.sum).__name__:
         raise pytest.UsageError("Triton was imported without its interpreter: set TRITON_INTERPRET=1 for the whole run")
