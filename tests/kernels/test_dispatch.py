@@ -204,7 +204,7 @@ def test_a_kept_launch_hands_over_what_triton_would() -> None:
     done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     same = json.loads(done.stdout.splitlines()[-1])
-    assert len(same) == 8 and all(same.values()), same
+    assert len(same) == 10 and all(same.values()), same
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="streams are a GPU's")
