@@ -30,7 +30,7 @@ def block(holding: str) -> str:
 @pytest.fixture
 def shell(tmp_path: Path, drawn_faces: Path) -> Iterator[Shell]:
     """A folder with the table, and shells that find `ferbench` and a `srun` that starts what it is given."""
-    write_needy(tmp_path / "needy", epochs=8, steps_per_epoch=10, batch_size=8)
+    write_needy(tmp_path / "needy", epochs=4, steps_per_epoch=10, batch_size=8)
     (tmp_path / "bin").mkdir()
     for name, text in (("srun", SRUN), ("ferbench", FERBENCH)):
         (tmp_path / "bin" / name).write_text(text)

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reliability.lives import row, write_protocol
 
 from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.board.merge import merge
+from ferbench.bench.board.remembered import remember
 from ferbench.bench.tables.running.claims import claimed
 from ferbench.bench.training.recording import records
+from ferbench.protocols import load_protocol
 from tests.bench.board.conftest import Command, EvidentRun, edit
 
 Place = Callable[..., Path]
@@ -195,3 +198,16 @@ def test_what_is_no_results_folder_is_said(
     for source, why in (("nowhere", "no results folder: it has no runs/"), ("here", "cannot be merged into itself")):
         assert command("merge", str(tmp_path / source), "--results", str(tmp_path / "here")) == 2
         assert why in capsys.readouterr().err
+
+
+def test_protocols_of_ones_own_come_along(tmp_path: Path, place: Place) -> None:
+    """One that is there already, and is another one, stays."""
+    place("there")
+    write_protocol(tmp_path / "own", [row("vanilla")])
+    remember(load_protocol(tmp_path / "own"), tmp_path / "there")
+    assert outcomes(tmp_path / "there", tmp_path / "here")[1:] == [("protocol", "version 1")]
+    assert outcomes(tmp_path / "there", tmp_path / "here")[1:] == []
+    kept = tmp_path / "here" / "protocols" / "small" / "protocol.toml"
+    kept.write_text(kept.read_text().replace("Small", "Other"), encoding="utf-8")
+    ((what, why),) = outcomes(tmp_path / "there", tmp_path / "here")[1:]
+    assert what == "protocol" and "differs from the one that lies here, which is kept" in why

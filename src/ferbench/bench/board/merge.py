@@ -37,7 +37,7 @@ class Merged:
     """What became of a run, or of a protocol: `what` in a word or two, `why` for people."""
 
     name: str
-    what: str  # new, equal, different, to continue, left, refused
+    what: str  # new, equal, different, to continue, left, refused; protocol, for one that is remembered
     why: str = ""
 
 
@@ -176,14 +176,14 @@ def _copy(paths: list[Path], folder: Path) -> None:
 
 
 def _merge_protocol(path: Path, target: Path) -> Iterator[Merged]:
-    name = f"protocol {path.parent.name}"
     try:
         protocol = load_protocol(path)
         there = target / FOLDER / protocol.name / "protocol.toml"
         if not there.exists():
             remember(protocol, target)
-            yield Merged(name, "new")
+            yield Merged(protocol.name, "protocol", f"version {protocol.version}")
         elif load_protocol(there).hash != protocol.hash:
-            yield Merged(name, "different", f"version {protocol.version}; the one that lies here is kept")
+            why = f"version {protocol.version} differs from the one that lies here, which is kept"
+            yield Merged(protocol.name, "protocol", why)
     except ProtocolError as error:
-        yield Merged(name, "refused", str(error))
+        yield Merged(path.parent.name, "refused", str(error))

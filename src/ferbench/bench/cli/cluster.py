@@ -75,7 +75,7 @@ def merge_command(
     for source in sources:
         for one in merge(source, results):
             counts[one.what] += 1
-            if one.what != "new" or one.why == "":
+            if one.what != "new":
                 say(f"{one.what + ':':<12} {one.name}{f': {one.why}' if one.why else ''}")
     say(f"merged into {results}: " + (", ".join(f"{count} {what}" for what, count in counts.items()) or "nothing"))
     if counts["refused"]:

@@ -195,3 +195,32 @@ def test_a_machine_that_is_gone_is_left_out_and_one_that_cannot_import_is_not(
     )
     assert nodes.problems(fake, None, False) == ["m2: ferbench cannot be used there (ModuleNotFoundError: ferbench)"]
     assert "m1 does not answer: " in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("on_gpus", "gpus"), [(True, 0.5), (True, 1.0), (False, 1.0)])
+def test_a_run_asks_for_its_share_of_a_card_and_waits_for_what_it_needs(
+    plan: Plan, workspace: Workspace, on_gpus: bool, gpus: float
+) -> None:
+    sent: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {}
+
+    def options(**asked: Any) -> Any:
+        def remote(setup: Any, order: setup.Order, keeper: Any, *earlier: str) -> str:
+            sent[order.title.split("/")[2]] = asked, earlier
+            return order.run
+
+        return SimpleNamespace(remote=remote)
+
+    table = object.__new__(driver._Table)
+    table._ray = SimpleNamespace(remote=lambda _: SimpleNamespace(options=options))
+    table._place, table._asked, table._on_gpus = workspace, replace(ASKED, gpus=gpus), on_gpus
+    table._items = {workspace.folder(run).name: (cell, seed, run) for cell, seed, run in plan.runs}
+    table._orders, table._sent, table._pending, table._ended = orders(plan, workspace, False), {}, {}, {}
+    table._setup = table._keeper = None
+    for name in table._items:
+        table._send(name)
+    stage = next(name for name, order in table._orders.items() if "remop.before" in order.title)
+    assert sent["remop"][1] == sent["ssfer"][1] == (stage,) and sent["fixmatch"][1] == ()
+    assert len(sent["rc"][1]) == 2 and set(sent["rc"][1]) <= set(table._items)
+    for asked, _ in sent.values():
+        assert (asked["num_gpus"], asked["num_cpus"]) == (gpus if on_gpus else 0, 1)
+        assert asked["max_retries"] == driver.TRIES
