@@ -105,6 +105,8 @@ def test_a_job_array_whose_time_is_up_and_that_is_submitted_again(shell: Shell, 
     assert "run it again to continue" in shell.said()
     for job in shell.array(script):
         assert job.wait(900) == 0, shell.said()
+    left = [path.name for path in results.glob("*/.*") if path.name != ".lock"]
+    assert not left, f"left behind: {left}"
     assert_same(shell.folder / "alone" / "runs", results)
 
 

@@ -52,7 +52,7 @@ def write(path: Path, fill: Callable[[BinaryIO], object], *, sealed: bool = Fals
 
     Raises FileError with the reason when the disk refuses.
     """
-    temporary = path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{next(_number)}.tmp")
+    temporary = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
@@ -69,6 +69,11 @@ def write(path: Path, fill: Callable[[BinaryIO], object], *, sealed: bool = Fals
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """A name that no other process uses, for what is then renamed to `path`; swept once its process is dead."""
+    return path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{next(_number)}.tmp")
 
 
 def sweep(folder: Path) -> None:

@@ -68,6 +68,9 @@ def execute(plan: Plan, workspace: Workspace, *, again: bool = False) -> None:
         if len(later) == len(waiting):
             time.sleep(WAIT_S)
         waiting = later
+    for folder in (workspace.folder(run) for _, _, run in plan.runs):
+        if finished(folder):
+            remove_note(folder)  # of a process that was killed when it had just finished the run
 
 
 def unfinished(plan: Plan, workspace: Workspace, again: bool = False) -> list[Run]:

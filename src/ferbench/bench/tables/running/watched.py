@@ -19,6 +19,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from ferbench.bench.files import beside
 from ferbench.bench.terminal import Terminal
 from ferbench.bench.training.progress import Bar, status_of
 from ferbench.bench.training.recording import records
@@ -72,7 +73,7 @@ def write_note(folder: Path, title: str, step: int, total: int, status: str, whe
         "title": title, "step": step, "total": total, "status": status, "where": where, "since": since,
         "process": os.getpid(), "host": socket.gethostname(),
     }  # fmt: skip
-    temporary = folder / f".{NOTE}.{os.getpid()}.tmp"
+    temporary = beside(folder / NOTE)
     with suppress(OSError):  # a note that cannot be written harms nothing
         temporary.write_text(json.dumps(note), encoding="utf-8")
         temporary.replace(folder / NOTE)
