@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def test_card(ferbench: Command, what: str, name: str, words: list[str]) -> None
     assert name in ferbench("list", what, name + "x").error()
 
 
-def test_lines_fit_a_terminal_and_are_whole_in_a_pipe() -> None:
-    for kind in (listing.methods, listing.protocols, data_sets.datasets):
+def test_lines_fit_a_terminal_and_are_whole_in_a_pipe(tmp_path: Path) -> None:
+    for kind in (listing.methods, partial(listing.protocols, results=tmp_path), data_sets.datasets):
         narrow, whole = list(kind(80)), list(kind(None))
         assert max(map(len, narrow)) <= 80 < max(map(len, whole))
         assert all(
