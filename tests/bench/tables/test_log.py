@@ -56,6 +56,7 @@ def test_every_row_of_the_log_has_its_records() -> None:
 def test_every_claim_of_the_log_is_what_compare_says() -> None:
     """A row with `first` and `second` has n seeds and, for overall and mean, the difference and its 95 % interval."""
     listed = list(rows("first", "second", "n", "overall", "mean"))
+    assert listed
     for number, (first, second, *stated) in listed:
         found = compare(*(side(name.strip("`"), RESULTS, preset="cpu") for name in (first, second)))
         by_metric = {one.what: one.difference for one in found.compared}
