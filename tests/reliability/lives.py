@@ -34,7 +34,7 @@ def amount(what: str, quick: int) -> int:
 
 @dataclass
 class Child:
-    """A command that runs in a forked process: the real thing without the seconds of its imports."""
+    """A command that runs in a process of its own, forked where it can be: without the seconds of its imports."""
 
     pid: int
     log: Path
@@ -90,20 +90,32 @@ def command(*arguments: object, folder: Path, threads: int = 1) -> Child:
 
     Chunks are of three steps, and the state is saved after each and at the end of each epoch.
     """
+    log = folder / "log.txt"
+    words = [str(word) for word in arguments]
+    if threads == 1:
+        return fork(lambda: live(folder, threads, words), log)
+    # OpenMP hangs in a fork of a process that has used several threads before: a process of its own
+    code = "import sys; from pathlib import Path; from reliability.lives import live; "
+    code += "live(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])"
+    asked = [sys.executable, "-P", "-c", code, str(folder), str(threads), *words]
+    out = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    actions = [out, (os.POSIX_SPAWN_DUP2, 1, 2)]
+    return Child(os.posix_spawn(sys.executable, asked, where, file_actions=actions), log)
 
-    def work() -> None:
-        from ferbench.bench import cli, terminal
-        from ferbench.bench.tables.running import workers
 
-        workers._own = uuid.uuid4().hex  # a command of its own: a fork has its parent's name
-        torch.set_num_threads(threads)
-        loop.SAVED_EVERY_S, loop.SAVING_SHARE, feed.LOG_EVERY = 0.0, 1e9, 3
-        os.chdir(folder)
-        sys.argv = ["ferbench", *map(str, arguments)]
-        terminal.console.file = sys.stdout
-        cli.main()
+def live(folder: Path, threads: int, words: Sequence[str]) -> None:
+    """The command in this process."""
+    from ferbench.bench import cli, terminal
+    from ferbench.bench.tables.running import workers
 
-    return fork(work, folder / "log.txt")
+    workers._own = uuid.uuid4().hex  # a command of its own: a fork has its parent's name
+    torch.set_num_threads(threads)
+    loop.SAVED_EVERY_S, loop.SAVING_SHARE, feed.LOG_EVERY = 0.0, 1e9, 3
+    os.chdir(folder)
+    sys.argv = ["ferbench", *words]
+    terminal.console.file = sys.stdout
+    cli.main()
 
 
 def children(pid: int) -> list[int]:

@@ -108,7 +108,7 @@ def test_a_table_whose_command_or_workers_are_killed(tmp_path: Path, monkeypatch
     rows = [row("vanilla"), row("ssfer", AFTER), row("fixmatch"), row("remop")]
     write_protocol(tmp_path / "table", rows, epochs=6, steps_per_epoch=6)
     asked = ("reproduce", "table", "--jobs", "2", "--results")
-    child, began = command(*asked, "whole", folder=tmp_path, threads=2), time.monotonic()
+    child, began = command(*asked, "whole", folder=tmp_path), time.monotonic()
     while not list(tmp_path.glob("whole/runs/*/spec.json")):
         assert child.poll() is None, child.said()[-2000:]
         began = time.monotonic()
@@ -118,7 +118,7 @@ def test_a_table_whose_command_or_workers_are_killed(tmp_path: Path, monkeypatch
         shutil.rmtree(tmp_path / "killed", ignore_errors=True)
         for life in range(LIVES):
             lives += 1
-            child = command(*asked, "killed", folder=tmp_path, threads=rng.choice((1, 2)))
+            child = command(*asked, "killed", folder=tmp_path)
             last = life == LIVES - 1 or kills >= wanted
             code = child.wait(300) if last else kill_one_at_random(child, tmp_path / "killed", lasts, rng)
             kills += code is None
