@@ -88,6 +88,19 @@ def test_a_temporary_file_of_a_dead_process_is_swept_and_a_live_ones_is_not(tmp_
     assert not others[0].exists() and others[1].exists()
 
 
+def test_what_a_killed_process_left_in_a_finished_run_goes_with_the_next_command(tmp_path: Path) -> None:
+    """The other worker, which finished the run, may have seen the dead one as a process that still is."""
+    write_protocol(tmp_path / "table", [row("vanilla")])
+    assert command("reproduce", "table", folder=tmp_path).wait() == 0
+    (run,) = (tmp_path / "results" / "runs").iterdir()
+    child = fork(lambda: None, tmp_path / "other.txt")
+    child.wait()
+    left = run / f"{files.TEMPORARY}{files._host()}-{child.pid}-0.tmp"
+    left.write_bytes(b"half")
+    assert command("reproduce", "table", folder=tmp_path).wait() == 0
+    assert not left.exists() and (run / "record.json").exists()
+
+
 def test_a_file_of_the_users_beside_ours_is_not_touched(tmp_path: Path) -> None:
     for name in ("x.tmp", ".x.json.tmp"):
         (tmp_path / name).write_text("mine")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ferbench.bench import terminal
+from ferbench.bench.files import sweep
 from ferbench.bench.tables.candidate_sets import SCORES
 from ferbench.bench.tables.running import cards
 from ferbench.bench.tables.running.claims import claimed, holder
@@ -70,7 +71,8 @@ def execute(plan: Plan, workspace: Workspace, *, again: bool = False) -> None:
         waiting = later
     for folder in (workspace.folder(run) for _, _, run in plan.runs):
         if finished(folder):
-            remove_note(folder)  # of a process that was killed when it had just finished the run
+            remove_note(folder)  # of a process that was killed when it had just finished the run,
+            sweep(folder)  # or another one was finishing it
 
 
 def unfinished(plan: Plan, workspace: Workspace, again: bool = False) -> list[Run]:
