@@ -105,7 +105,8 @@ def test_a_table_whose_command_or_workers_are_killed(tmp_path: Path, monkeypatch
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(workers, "_COMMAND", SAVING + workers._COMMAND)
     rng, kills, wanted = random.Random("two workers"), 0, amount("KILLS", 2)
-    rows = [row("vanilla"), row("ssfer", AFTER), row("fixmatch"), row("remop")]
+    # no row is what another one starts from: its spec would name the cell that was reached first
+    rows = [row("ssfer", AFTER), row("fixmatch"), row("remop")]
     write_protocol(tmp_path / "table", rows, epochs=6, steps_per_epoch=6)
     asked = ("reproduce", "table", "--jobs", "2", "--results")
     child, began = command(*asked, "whole", folder=tmp_path), time.monotonic()
