@@ -14,6 +14,7 @@ import torch
 from reliability.lives import row
 from reliability.needy import ROWS, write_needy
 
+from ferbench import plugins
 from ferbench.bench.tables.cluster import driver, nodes, setup, worker
 from ferbench.bench.tables.cluster.driver import Asked, make_setup, orders
 from ferbench.bench.tables.cluster.nodes import Code, look
@@ -136,6 +137,7 @@ def test_plug_ins_travel_as_their_source(told: Setup, tmp_path: Path, monkeypatc
     monkeypatch.setenv("FERBENCH_PLUGINS", "")
     source = b"from ferbench import plugins\nSEEN = __file__\n"
     monkeypatch.setattr(worker, "_scratch", lambda: tmp_path)
+    monkeypatch.setattr(plugins, "_loaded", {})  # what is imported here stays out of the records of later tests
     worker.load_plugins(replace(told, plugins={"travels.py": source}))
     module = sys.modules["ferbench_plugin_travels"]
     assert Path(module.SEEN).read_bytes() == source and str(tmp_path) in module.SEEN
