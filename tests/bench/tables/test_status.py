@@ -169,3 +169,17 @@ def test_the_command(ferbench: Any, tmp_path: Path) -> None:
         assert said.code == 0
     assert json.loads(said.out)["finished"] == 1 and json.loads(said.out)["hours_left"] == 0
     assert not list((tmp_path / "results" / "runs" / name).glob(NOTE))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"[" * 100_000, b'{"step": 1e999}', b"\xff", None], ids=lambda content: str(content)[:12]
+)
+def test_a_note_or_a_checkpoint_that_is_none(
+    plan: Plan, workspace: Workspace, folders: dict[str, Path], content: bytes | None
+) -> None:
+    """Whatever somebody's folder holds in their places, pipes too, the run is one that nobody began."""
+    for name in (NOTE, "checkpoint.pt"):
+        path = folders["fixmatch"] / name
+        os.mkfifo(path) if content is None else path.write_bytes(content)
+    assert (states(plan, workspace)["fixmatch"].state, states(plan, workspace)["fixmatch"].step) == ("to run", 0)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ferbench.bench.files import alive
+from ferbench.bench.files import alive, open_regular
 from ferbench.bench.tables.planning.measured import Known, duration, known
 from ferbench.bench.tables.running.plan import Plan, needs
 from ferbench.bench.tables.running.reproduce import can_be_started_from
@@ -142,7 +142,8 @@ def _step_of(path: Path, _: int) -> int:
     import torch
 
     try:
-        step = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"]
+        with open_regular(path):  # no pipe
+            step = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"]
     except Exception:  # whatever is wrong with it, the run that continues says
         return 0
     return step if isinstance(step, int) else 0

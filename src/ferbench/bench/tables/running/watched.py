@@ -87,9 +87,9 @@ def remove_note(folder: Path) -> None:
 def read_note(path: Path) -> dict[str, Any] | None:
     """A note, None where there is none that can be read."""
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
+        note = records.read_json(path)
         return {key: kind(note[key]) for key, kind in _NOTED.items()}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (records.RunError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
