@@ -51,12 +51,12 @@ class Shell:
             "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
         }  # fmt: skip
 
-    def start(self, script: str, **variables: object) -> subprocess.Popen[bytes]:
+    def start(self, script: str, log: str = "log.txt", **variables: object) -> subprocess.Popen[bytes]:
         more = {name: str(value) for name, value in variables.items()}
-        with (self.folder / "log.txt").open("a") as log:
+        with (self.folder / log).open("a") as said:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", script], cwd=self.folder, env=self._environment | more, start_new_session=True,
-                stdout=log, stderr=log,
+                stdout=said, stderr=said,
             )  # fmt: skip
         self.started.append(process)
         return process
@@ -64,13 +64,15 @@ class Shell:
     def run(self, script: str) -> None:
         assert self.start(script).wait(900) == 0, self.said()
 
-    def said(self) -> str:
-        return (self.folder / "log.txt").read_text(errors="replace")[-2000:]
+    def said(self, log: str = "*.txt") -> str:
+        return "".join(path.read_text(errors="replace")[-2000:] for path in sorted(self.folder.glob(log)))
 
     def array(self, script: str) -> list[subprocess.Popen[bytes]]:
         """The jobs of `sbatch`, for an array of three."""
         assert "#SBATCH --array=1-8\n" in script and "--signal=TERM@120\n" in script
-        return [self.start(script, SLURM_ARRAY_TASK_ID=job, SLURM_ARRAY_TASK_COUNT=3) for job in (1, 2, 3)]
+        return [
+            self.start(script, f"job-{job}.txt", SLURM_ARRAY_TASK_ID=job, SLURM_ARRAY_TASK_COUNT=3) for job in (1, 2, 3)
+        ]
 
 
 def test_machines_that_share_nothing(shell: Shell) -> None:
@@ -95,14 +97,15 @@ def test_a_job_array_whose_time_is_up_and_that_is_submitted_again(shell: Shell, 
     script = block(holding)
     results = shell.folder / script.rpartition("--results ")[2].strip() / "runs"
     jobs = shell.array(script)
-    while not list(results.glob("*/record.json")):
-        assert any(job.poll() is None for job in jobs), shell.said()
-        time.sleep(0.2)
+    while not all(" step " in shell.said(f"job-{job}.txt") for job in (1, 2, 3)):
+        assert all(job.poll() is None for job in jobs), shell.said()
+        time.sleep(0.05)
     for job in jobs:
         os.kill(child(job.pid), signal.SIGTERM)
     codes = [job.wait(300) for job in jobs]
     assert codes == [143] * 3, (codes, shell.said())
-    assert "run it again to continue" in shell.said()
+    for job in (1, 2, 3):  # at a step, or between two runs
+        assert "stopped" in shell.said(f"job-{job}.txt")
     for job in shell.array(script):
         assert job.wait(900) == 0, shell.said()
     left = [path.name for path in results.glob("*/.*") if path.name != ".lock"]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 
+from ferbench.bench.cli import stopping
+
 # what the extra `bench` brings
 OF_THE_HARNESS = (
     "typer", "rich", "filelock", "torchvision", "timm", "pandas", "PIL", "sklearn", "scipy", "jinja2", "matplotlib",
@@ -16,14 +18,15 @@ OF_THE_HARNESS = (
 
 
 def main() -> None:
-    """Entry point of the console command; Ctrl-C is one line from the first moment on."""
+    """Entry point of the console command; Ctrl-C and SIGTERM are one line from the first moment on."""
     try:
+        stopping.end_as_on_ctrl_c()
         from ferbench.bench.cli.entry import run
 
         run()
     except KeyboardInterrupt:
         sys.stderr.write("ferbench: stopped; what was saved before is kept\n")
-        sys.exit(130)
+        sys.exit(stopping.exit_code())
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in OF_THE_HARNESS:
             raise

@@ -10,7 +10,7 @@ from typing import cast
 import typer
 
 from ferbench.bench import terminal
-from ferbench.bench.cli import app, board, cluster, data, lists, own, reproducing, running, studies
+from ferbench.bench.cli import app, board, cluster, data, lists, own, reproducing, running, stopping, studies
 from ferbench.bench.terminal import complain
 from ferbench.errors import Interrupted, UserError
 
@@ -31,7 +31,7 @@ def run() -> None:
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("stopped; what was saved before is kept", 130)
+        _fail("stopped; what was saved before is kept", stopping.exit_code())
     except UsageError as error:
         _fail(f"{error.format_message()} (see {_help_of(error)})", 2)
     except UserError as error:
