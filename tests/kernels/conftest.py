@@ -17,6 +17,7 @@ from importlib.metadata import distributions, version
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._device import _device_constructors
 
 ON_GPU = torch.cuda.is_available()
 
@@ -64,6 +65,7 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return poisoned
 
+    _device_constructors()  # torch remembers which functions a device context is for: the real ones, not ours
     for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch, "empty_strided"), (Tensor, "new_empty")):
         monkeypatch.setattr(owner, name, poison(getattr(owner, name)))
 
