@@ -19,6 +19,7 @@ from markupsafe import Markup
 from ferbench import __version__
 from ferbench.bench.board.frame import existing
 from ferbench.bench.board.leaderboard import Leaderboard, collect
+from ferbench.bench.board.order import orders
 from ferbench.bench.board.own import OWN
 from ferbench.bench.board.report import pictures
 from ferbench.bench.board.report.cards import make_card, results_link
@@ -135,18 +136,7 @@ def _scatter(board: Leaderboard) -> tuple[Markup, str] | None:
     ]  # fmt: skip
     if not points:
         return None
-    from scipy.stats import spearmanr
-
-    columns: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
-    for line in lines:
-        key = (line.paper, line.table, line.column, line.metric, line.preset)
-        columns[key].append((line.published_mean or 0.0, line.measured_mean or 0.0))
-    texts = [
-        f"{key[0]} {key[1]} {key[2]} {key[3]} ({key[4]}): {spearmanr(found).statistic:+.2f} of {len(found)} rows"
-        for key, found in columns.items()
-        if len(found) > 3 and len({one for one, _ in found}) > 1 and len({other for _, other in found}) > 1
-    ]
-    return pictures.scatter(points), "; ".join(texts)
+    return pictures.scatter(points), "; ".join(map(str, orders(board)))
 
 
 def _once(views: Sequence[ColumnView]) -> list[ColumnView]:
