@@ -138,6 +138,7 @@ def test_commands(
     assert command("compare", FIXMATCH, VANILLA, "--results", str(tmp_path)) == 0
     printed = capsys.readouterr().out
     assert "McNemar, seed 2" in printed and "happiness (60 images)" in printed
+    assert "…" not in printed, "on 80 columns no number is cut"
     assert command("leaderboard", "--against", "vanilla", "--results", str(tmp_path)) == 0
     printed = capsys.readouterr().out
     assert "difference from vanilla" in printed and "[" in printed and not (tmp_path / "leaderboard.csv").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich import box
 from rich.console import Group
 from rich.table import Table as RichTable
 
@@ -170,12 +171,15 @@ def against_table(row: str, found: Sequence[Against]) -> Group:
 def comparison_table(found: Comparison) -> Group:
     """Two sides by metric and class, and McNemar's test by seed."""
     head = [f"first:  {found.first.name}", f"second: {found.second.name}", f"seeds:  {_listed(found.seeds)}"]
-    grid = RichTable(header_style="bold")
-    names = ["accuracy, %", "first", "second", "difference", "95 % interval"]
+    grid = RichTable(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # 80 columns hold every number
+    names = ["accuracy, %", "first", "second", "apart", "95 % interval"]
     names += ["bootstrap"] if found.images else []
     names += ["seeds alone"] if len(found.seeds) > 1 and found.images else []
     for name in names:
-        grid.add_column(name, justify="left" if name == names[0] else "right", no_wrap=name == names[0])
+        longest = max(len(word) for word in [*name.split(), "+1.00]"])
+        grid.add_column(
+            name, justify="left" if name == names[0] else "right", no_wrap=name == names[0], min_width=longest
+        )
     for one in found.compared:
         difference = one.difference
         texts = [one.what, f"{one.first:.2f}", f"{one.second:.2f}", f"{difference.mean:+.2f}"]
