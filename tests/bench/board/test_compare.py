@@ -141,6 +141,7 @@ def test_commands(
     assert "…" not in printed, "on 80 columns no number is cut"
     assert command("leaderboard", "--against", "vanilla", "--results", str(tmp_path)) == 0
     printed = capsys.readouterr().out
+    assert "…" not in printed
     assert "difference from vanilla" in printed and "[" in printed and not (tmp_path / "leaderboard.csv").exists()
     assert command("leaderboard", "--against", "vanila", "--results", str(tmp_path)) == 2
     assert "did you mean 'vanilla'" in capsys.readouterr().err

@@ -145,9 +145,8 @@ def _number(average: float | None, deviation: float | None) -> str:
 
 def against_table(row: str, found: Sequence[Against]) -> Group:
     """Each row less the chosen one, column by column, with its 95 % interval."""
-    grid = RichTable(title=f"difference from {row}, percentage points, with 95 % intervals", title_justify="left")
-    for name in ("table", "column", "row", "runs", "metric", "difference", "interval", "seeds"):
-        grid.add_column(name, justify="right" if name in ("difference", "interval", "seeds") else "left")
+    grid = _grid(("table", "column", "row", "runs", "metric"), ("apart", "interval", "seeds"))
+    grid.title = f"difference from {row}, percentage points, with 95 % intervals"
     last: tuple[str, str] | None = None
     for one in found:
         line, difference = one.line, one.difference
@@ -168,18 +167,24 @@ def against_table(row: str, found: Sequence[Against]) -> Group:
     return Group(grid, *notes)
 
 
+def _grid(texts: Sequence[str], numbers: Sequence[str]) -> RichTable:
+    """A table whose numbers are whole however narrow the terminal is: an interval may take two lines, texts several."""
+    grid = RichTable(title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in texts:
+        grid.add_column(name, overflow="fold")
+    for name in numbers:
+        longest = max(len(word) for word in [*name.split(), "+1.00]"])
+        grid.add_column(name, justify="right", min_width=longest)
+    return grid
+
+
 def comparison_table(found: Comparison) -> Group:
     """Two sides by metric and class, and McNemar's test by seed."""
     head = [f"first:  {found.first.name}", f"second: {found.second.name}", f"seeds:  {_listed(found.seeds)}"]
-    grid = RichTable(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # 80 columns hold every number
-    names = ["accuracy, %", "first", "second", "apart", "95 % interval"]
+    names = ["first", "second", "apart", "95 % interval"]
     names += ["bootstrap"] if found.images else []
     names += ["seeds alone"] if len(found.seeds) > 1 and found.images else []
-    for name in names:
-        longest = max(len(word) for word in [*name.split(), "+1.00]"])
-        grid.add_column(
-            name, justify="left" if name == names[0] else "right", no_wrap=name == names[0], min_width=longest
-        )
+    grid = _grid(["accuracy, %"], names)
     for one in found.compared:
         difference = one.difference
         texts = [one.what, f"{one.first:.2f}", f"{one.second:.2f}", f"{difference.mean:+.2f}"]
