@@ -185,6 +185,7 @@ def comparison_table(found: Comparison) -> Group:
     names += ["bootstrap"] if found.images else []
     names += ["seeds alone"] if len(found.seeds) > 1 and found.images else []
     grid = _grid(["accuracy, %"], names)
+    grid.columns[0].no_wrap = True
     for one in found.compared:
         difference = one.difference
         texts = [one.what, f"{one.first:.2f}", f"{one.second:.2f}", f"{difference.mean:+.2f}"]
