@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +146,20 @@ def test_commands(
     assert "difference from vanilla" in printed and "[" in printed and not (tmp_path / "leaderboard.csv").exists()
     assert command("leaderboard", "--against", "vanila", "--results", str(tmp_path)) == 2
     assert "did you mean 'vanilla'" in capsys.readouterr().err
+
+
+def test_one_cell_under_two_presets(
+    tmp_path: Path, record_run: Callable[..., str], command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = "remop/4/fixmatch/ferplus-1000-150"
+    for seed in (1, 2):
+        record_run(cell, seed, 60.0 + seed, preset="cpu")
+        record_run(cell, seed, 80.0 - seed, preset="paper")
+    asked = ("compare", cell, cell, "--results", str(tmp_path))
+    assert command(*asked) == 2 and "runs of 2 settings fit" in capsys.readouterr().err
+    assert command(*asked, "--preset", "cpu", "--preset", "paper") == 0
+    printed = capsys.readouterr().out
+    assert f"first:  {cell} (paper, cpu)" in printed and f"second: {cell} (paper, paper)" in printed
+    assert "-17.00" in printed
+    assert command(*asked, *["--preset", "cpu"] * 3) == 2
+    assert capsys.readouterr().err.startswith("ferbench: --preset stands 3 times")

@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from ferbench.bench.board.compare import compare, side
+from ferbench.bench.board.leaderboard import collect
+from ferbench.bench.board.order import orders
 from ferbench.bench.board.statistics import Difference
 from ferbench.bench.tables.settings import same_run
 from ferbench.bench.training.recording import records
@@ -54,14 +56,29 @@ def test_every_row_of_the_log_has_its_records() -> None:
 
 
 def test_every_claim_of_the_log_is_what_compare_says() -> None:
-    """A row with `first` and `second` has n seeds and, for overall and mean, the difference and its 95 % interval."""
+    """A row with `first` and `second` has n seeds and, for overall and mean, the difference and its 95 % interval.
+
+    A side may end in "under PRESET"; else it is under cpu.
+    """
     listed = list(rows("first", "second", "n", "overall", "mean"))
     assert listed
     for number, (first, second, *stated) in listed:
-        found = compare(*(side(name.strip("`"), RESULTS, preset="cpu") for name in (first, second)))
+        names = (name.partition(" under ") for name in (first, second))
+        found = compare(*(side(name.strip("`"), RESULTS, preset=preset or "cpu") for name, _, preset in names))
         by_metric = {one.what: one.difference for one in found.compared}
         assert found.images, f"line {number}: {found.note}"
         assert stated == [str(len(found.seeds)), *(written(by_metric[metric]) for metric in ("overall", "mean"))]
+
+
+def test_every_order_of_the_log_is_the_boards() -> None:
+    found = {
+        (f"{one.paper} {one.table}, {one.column}", one.metric): (
+            str(one.rows), f"{one.rho:+.2f} [{one.interval.low:+.2f}, {one.interval.high:+.2f}]",
+        )
+        for one in orders(collect(RESULTS)) if one.preset == "cpu"
+    }  # fmt: skip
+    for number, (column, metric, *stated) in rows("column", "metric", "rows", "rank correlation"):
+        assert found[column, metric] == tuple(stated), f"line {number}"
 
 
 def written(difference: Difference) -> str:

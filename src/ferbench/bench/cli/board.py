@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,12 +73,15 @@ def _say_against(row: str, board: Leaderboard, tables: set[tuple[str, str]]) -> 
     say(against_table(row, found))
 
 
+OF_SEVERAL = "Where cells were run under several; twice for the first and the second."
+
+
 @app.command("compare")
 def compare_command(
     first: Annotated[str, typer.Argument(help="PAPER/TABLE/ROW/COLUMN or a run; with @RULE its inference rule.")],
     second: Annotated[str, typer.Argument(help="What to hold against it.")],
-    preset: Annotated[str | None, typer.Option(help="Where cells were run under several.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Where cells were run under several.")] = None,
+    preset: Annotated[list[str] | None, typer.Option(help=OF_SEVERAL)] = None,
+    variant: Annotated[list[str] | None, typer.Option(help=OF_SEVERAL)] = None,
     results: Results = Path("results"),
 ) -> None:
     """Say how two rows differ, and how surely.
@@ -90,8 +93,16 @@ def compare_command(
     from ferbench.bench.board.frame import existing
     from ferbench.bench.board.shown import comparison_table
 
-    sides = [side(target, existing(results), preset, variant) for target in (first, second)]
-    say(comparison_table(compare(*sides)))
+    presets, variants = _of_each("--preset", preset), _of_each("--variant", variant)
+    settings = zip((first, second), presets, variants, strict=True)
+    say(comparison_table(compare(*(side(target, existing(results), *chosen) for target, *chosen in settings))))
+
+
+def _of_each(option: str, values: Sequence[str] | None) -> tuple[str | None, str | None]:
+    """What the first and the second side are to have."""
+    if values and len(values) > 2:
+        raise ArgumentError(f"{option} stands {len(values)} times: once is for both sides, twice for first and second")
+    return (values[0], values[-1]) if values else (None, None)
 
 
 @app.command("runs")
