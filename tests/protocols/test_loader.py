@@ -110,6 +110,29 @@ def test_preset_overrides_every_recipe(tmp_path: Path) -> None:
         protocol.recipe("long", "gpu")
 
 
+def test_a_preset_that_extends_another_takes_along_what_stands_elsewhere_of_it(tmp_path: Path) -> None:
+    more = """
+[presets.start]
+extends = "cpu"
+weights = "mine"
+[method_options.cpu.remop]
+center_lr = 1e-2
+[method_options.cpu.lion]
+relabel_epoch = 5
+[method_options.start.lion]
+relabel_epoch = 2
+[off_pace.cpu]
+ema = "why"
+[datasets.faces]
+"""
+    protocol = load_protocol(write(tmp_path, BASE.replace("[datasets.faces]", more, 1)))
+    started, small = protocol.recipe("long", "start"), protocol.recipe("long", "cpu")
+    assert vars(started) == {**vars(small), "weights": "mine"}
+    assert protocol.method_options["start"] == {"remop": {"center_lr": 1e-2}, "lion": {"relabel_epoch": 2}}
+    assert protocol.off_pace["start"] == {"ema": "why"}
+    assert not {"paper", "paper-bf16"} & protocol.method_options.keys()
+
+
 WRONG = {
     "misspelt recipe key": ("epochs = 2", "epoch = 2", "recipes.base: unknown key 'epoch'; did you mean 'epochs'?"),
     "misspelt top key": ("title =", "titel =", "unknown key 'titel'; did you mean 'title'?"),
@@ -128,6 +151,7 @@ WRONG = {
     "preset key of a recipe": ("lr = 1e-3", '"long.rate" = 1e-3', "presets.cpu: unknown key 'rate'; valid"),
     "preset of no recipe": ("lr = 1e-3", '"lnog.lr" = 1e-3', "presets.cpu.lnog.lr: no 'lnog'; did you mean 'long'?"),
     "no preset": ("[presets.paper]\n[presets.cpu]", "[recipes.other]\nextends = 'base'", "missing key 'presets'"),
+    "unknown base of a preset": ("lr = 1e-3", 'extends = "cpuu"', "presets.cpu.extends: no 'cpuu' in this file"),
     "unknown base": ('extends = "base"', 'extends = "bas"', "recipes.long.extends: no 'bas' in this file"),
     "unknown data set": ('dataset = "faces"', 'dataset = "face"', "dataset: no 'face'; did you mean 'faces'?"),
     "unknown split": ('split = "tail"', 'split = "tale"', "columns[faces].split: no 'tale'; did you mean 'tail'?"),

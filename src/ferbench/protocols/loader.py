@@ -33,6 +33,7 @@ from ferbench.protocols.schema import (
 )
 from ferbench.validation import build, nearest
 
+OF_PRESETS = ("method_options", "instead", "off_pace")  # sections by preset
 FOLDER = Path(__file__).parent
 PAPER, HALF = "paper", "paper-bf16"
 CSV_HEADER = ["row", "column", "metric", "mean", "std"]
@@ -55,6 +56,7 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
         raise ProtocolError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from error
     _extend_recipes(raw, path)
     _extend_tables(raw, path)
+    _extend_presets(raw, path)
     protocol = build(Protocol, raw, str(path), ProtocolError)
     tables = tuple(replace(table, published=_published(table, path)) for table in protocol.tables)
     presets = {**protocol.presets, **_half(protocol.presets)}
@@ -99,6 +101,22 @@ def _extend_tables(raw: dict[str, Any], path: Path) -> None:
     if isinstance(tables, list) and all(isinstance(table, dict) for table in tables):
         by_id = {str(table.get("id")): table for table in tables}
         raw["tables"] = [_extend(table, by_id, f"{path}.tables[{table.get('id')}]") for table in tables]
+
+
+def _extend_presets(raw: dict[str, Any], path: Path) -> None:
+    """A preset takes along what other sections say of the one it extends, but for the entries it has there itself."""
+    presets = raw.get("presets")
+    if not isinstance(presets, dict):
+        return
+    bases = {
+        name: preset["extends"] for name, preset in presets.items() if isinstance(preset, dict) and "extends" in preset
+    }
+    raw["presets"] = {name: _extend(preset, presets, f"{path}.presets.{name}") for name, preset in presets.items()}
+    for section in (raw[name] for name in OF_PRESETS if isinstance(raw.get(name), dict)):
+        for name, base in bases.items():
+            entries = section.get(base, {}), section.get(name, {})
+            if all(isinstance(entry, dict) for entry in entries):
+                section[name] = entries[0] | entries[1]
 
 
 def _extend(own: Any, others: Mapping[str, Any], where: str) -> Any:

@@ -283,6 +283,8 @@ class Table:
 class Protocol:
     """One paper's protocol. Results compare only under one name, version and hash.
 
+    presets: what each sets in all recipes, or as "RECIPE.KEY" in one; one that `extends` another takes along what
+    `method_options`, `instead` and `off_pace` say of that one.
     method_options: what a preset sets in a method, wherever a row does not: a preset of fewer steps must give what a
     method learns at its own pace (centres, ramps) the rate or length that it has in the paper.
     instead: preset to recipe key to what stands for which of the paper's values, before the preset's one value for all;

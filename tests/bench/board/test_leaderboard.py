@@ -71,8 +71,9 @@ def test_one_run_stands_beside_each_tables_own_number(tmp_path: Path, record_run
     assert found == {
         ("1", "fixmatch-h-reg"): (81.29, 80.0, (name,)),
         ("3", "remop"): (81.42, 80.0, (name,)),
+        ("letter", "released"): (None, 80.0, (name,)),
     }
-    assert [line.delta for line in chosen] == [pytest.approx(-1.29), pytest.approx(-1.42)]
+    assert [line.delta for line in chosen] == [pytest.approx(-1.29), pytest.approx(-1.42), None]
 
 
 def test_csv_is_as_printed(tmp_path: Path, record_run: RecordRun) -> None:
@@ -81,7 +82,7 @@ def test_csv_is_as_printed(tmp_path: Path, record_run: RecordRun) -> None:
     text = (tmp_path / "leaderboard.csv").read_text(encoding="utf-8")
     assert text.splitlines()[0] == ",".join(COLUMNS)
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert all(row["run_ids"] for row in rows[:6]) and not any(row["run_ids"] for row in rows[6:])  # measured first
+    assert all(row["run_ids"] for row in rows[:9]) and not any(row["run_ids"] for row in rows[9:])  # measured first
     ours = [row for row in rows if row["run_ids"] and row["table"] == "3"]
     assert ours[0] == {
         "paper": "remop", "table": "3", "row": "remop", "row_label": "FixMatch w/ ReMoP (Ours)",
@@ -109,7 +110,7 @@ def test_published_numbers_without_runs_are_lines_of_their_own(tmp_path: Path, r
     )
     assert find(board, table="5", row="mek", column="rafdb").published_mean == 89.77
     assert find(board, table="1", row="fixmatch", column="ckplus-500-150", metric="mean").dataset == "rafdb>ckplus"
-    assert {line.table for line in collect(tmp_path, only, without_runs=False).lines} == {"1", "3"}
+    assert {line.table for line in collect(tmp_path, only, without_runs=False).lines} == {"1", "3", "letter"}
 
 
 def test_cpu_preset_is_a_line_of_its_own_without_delta(tmp_path: Path, record_run: RecordRun) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.tables.counting.counted import Ignored, counted_runs
 from ferbench.bench.tables.settings import settings
 from ferbench.bench.training.recording.records import run_id, spec_hash
@@ -20,6 +21,7 @@ from ferbench.protocols import Protocol, load_protocol, protocol_names, select
 RecordRun = Callable[..., str]
 REMOP = "remop/3/remop/rafdb-500-150"
 SAME = "remop/1/fixmatch-h-reg/rafdb-500-150"  # Table 1 calls the full method "w/ H, w/ Reg"
+LETTER = "remop/letter/released/rafdb-500-150"
 VERSION = load_protocol("remop").version
 
 
@@ -49,13 +51,13 @@ def changed(results: Path, name: str, change: Callable[[dict[str, Any]], object]
 def test_one_run_serves_every_table_with_its_settings(tmp_path: Path, record_run: RecordRun, made_for: str) -> None:
     """Table 1's rows without H or without Reg differ in one option each, and get nothing."""
     name = record_run(made_for, 1, 80.0)
-    assert count(tmp_path) == ({REMOP: {name}, SAME: {name}}, [])
+    assert count(tmp_path) == (dict.fromkeys((REMOP, SAME, LETTER), {name}), [])
 
 
 def test_row_with_another_option_has_its_own_runs(tmp_path: Path, record_run: RecordRun) -> None:
     full, ablated = record_run(SAME, 1, 80.0), record_run("remop/1/fixmatch-h/rafdb-500-150", 1, 70.0)
     by_cell, _ = count(tmp_path)
-    assert by_cell == {REMOP: {full}, SAME: {full}, "remop/1/fixmatch-h/rafdb-500-150": {ablated}}
+    assert by_cell == dict.fromkeys((REMOP, SAME, LETTER), {full}) | {"remop/1/fixmatch-h/rafdb-500-150": {ablated}}
 
 
 def test_fingerprints_and_weights_do_not_decide(tmp_path: Path, record_run: RecordRun) -> None:
@@ -95,7 +97,7 @@ def test_free_run_counts_where_its_settings_do(
 ) -> None:
     name = record_run(REMOP, 1, 80.0, split={"kind": "long_tailed", "parameters": parameters, "fingerprint": "f"})
     changed(tmp_path, name, lambda spec: spec.pop("made_for"))
-    assert count(tmp_path) == ({REMOP: {name}, SAME: {name}}, [])
+    assert count(tmp_path) == (dict.fromkeys((REMOP, SAME, LETTER), {name}), [])
 
 
 def test_run_from_before_a_recipe_key_existed(tmp_path: Path, record_run: RecordRun) -> None:
@@ -133,7 +135,7 @@ def test_any_other_setting_leaves_a_run_out(
     changed(tmp_path, odd, change)
     changed(tmp_path, free, lambda spec: (change(spec), spec.pop("made_for")))
     by_cell, ignored = count(tmp_path)
-    assert by_cell == {REMOP: {good}, SAME: {good}}
+    assert by_cell == dict.fromkeys((REMOP, SAME, LETTER), {good})
     assert ignored == [Ignored("odd", f"its settings are no longer those of {REMOP} or any other cell")]
 
 
@@ -182,7 +184,7 @@ def test_the_run_that_was_finished_last_counts_alone(tmp_path: Path, record_run:
         path.write_text(json.dumps(record), encoding="utf-8")
         os.utime(path, (1000 + age, 1000 + age))
     by_cell, ignored = count(tmp_path)
-    assert by_cell == {REMOP: {"newer"}, SAME: {"newer"}}
+    assert by_cell == dict.fromkeys((REMOP, SAME, LETTER), {"newer"})
     why = "newer, with the same settings and seed, was finished on 2026-11-29T10:00:00Z"
     assert ignored == [Ignored("older", why)]
 
@@ -267,3 +269,24 @@ def test_run_id_changes_with_any_setting(change: Callable[[dict[str, Any]], obje
     other = deepcopy(spec())
     change(other)
     assert run_id(other) != run_id(spec())
+
+
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+def test_rows_of_one_method_in_two_variants_are_rows_of_their_own(
+    tmp_path: Path, record_run: RecordRun, preset: str
+) -> None:
+    column = "ferplus-1000-150"
+    record_run(f"remop/letter/released/{column}", 1, 61.0, preset=preset)
+    record_run(f"remop/letter/means/{column}", 1, 62.0, preset=preset)
+    lines = [line for line in collect(tmp_path).lines if line.table == "letter" and line.metric == "overall"]
+    found = {line.row: line.measured_mean for line in lines if line.selection == "last" and line.run_ids}
+    assert found == {"released": 61.0, "means": 62.0}
+
+
+def test_a_table_asked_for_in_another_variant_has_all_its_rows(tmp_path: Path, record_run: RecordRun) -> None:
+    """`reproduce leaf/ferplus/leaf --variant paper`: the row has no variant of its own to be mistaken for."""
+    record_run("leaf/ferplus/leaf/ferplus-400", 1, 40.0, preset="cpu", variant="paper")
+    lines = [line for line in collect(tmp_path).lines if line.table == "ferplus" and line.metric == "overall"]
+    assert {(line.row, line.variant) for line in lines if line.run_ids and line.selection == "last"} == {
+        ("leaf", "paper")
+    }

@@ -221,17 +221,18 @@ def _made(found: Iterable[StoredRun]) -> set[Kind]:
 
 def _cells_by_settings(protocols: Iterable[Protocol], made: Container[Kind]) -> dict[str, list[Cell]]:
     """Cells by what their runs' settings must be, for runs of a kind that were `made`."""
-    index: dict[str, list[Cell]] = defaultdict(list)
+    index: dict[str, list[tuple[Cell, bool]]] = defaultdict(list)  # and whether it is the cell's own variant
     for protocol in protocols:
         for cell in cells(protocol):
             for preset in protocol.presets if cell.method and not cell.published_only else ():
                 try:
                     known = get_args(Variant) if _kind(cell, preset) in made else ()
                     keys = {same_run(settings(cell, preset, 0, variant)) for variant in known}
+                    own = same_run(settings(cell, preset, 0)) if known else ""
                 except (DataError, MethodError):
                     break  # its method is not there yet, so neither are runs of it
                 for key in keys:
-                    index[key].append(cell)
+                    index[key].append((cell, key == own))
                 scorers = cell.scored_by(folds_of(settings(cell, preset, 0))) if cell.candidates else ()
                 for scorer in scorers:
                     if _kind(scorer, preset) in made:
@@ -241,4 +242,14 @@ def _cells_by_settings(protocols: Iterable[Protocol], made: Container[Kind]) -> 
                     for variant in get_args(Variant) if _kind(before, preset) in made else ():
                         index[same_run(settings(before, preset, 0, variant))]  # without a cell of its own
                     before = before.before
-    return index
+    return {key: _by_own_variant(found) for key, found in index.items()}
+
+
+def _by_own_variant(found: Sequence[tuple[Cell, bool]]) -> list[Cell]:
+    """The cells a run serves; of a column that has rows of the run's variant, these rows alone.
+
+    A table may hold one method in two variants: the row of the one, asked for in the other, is no row of its own.
+    """
+    place = [(cell.protocol.name, cell.table.id, cell.column.id) for cell, _ in found]
+    own = {where for where, (_, mine) in zip(place, found, strict=True) if mine}
+    return [cell for where, (cell, mine) in zip(place, found, strict=True) if mine or where not in own]
