@@ -145,7 +145,7 @@ def test_candidates_are_the_k_best_predictions_or_the_votes() -> None:
     for table in (table for table in TABLES.values() if not table.status):
         for cell in select(f"pll/{table.id}"):
             assert cell.candidates is not None
-            assert cell.candidates.kind == ("votes_multi_target" if table.id == "ferplus" else "topk_model")
+            assert cell.candidates.kind == ("votes_multi_target" if table.id in ("ferplus", "drawn") else "topk_model")
 
 
 def test_figure_5_is_declared_and_cannot_be_run() -> None:
