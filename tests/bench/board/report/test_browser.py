@@ -119,7 +119,7 @@ def test_everything_is_reached_by_the_keyboard_and_has_a_name(page: Path, browse
 
 
 def test_two_thousand_runs(tmp_path: Path, evident_run: EvidentRun, browser: Browser) -> None:
-    """Under 5 MB, and open in under 2 s, of four times the quickest: what else the machine does is no fault of the page."""
+    """Under 5 MB, and open in under 2 s, the quickest of four: what else the machine does is no fault of the page."""
     template = tmp_path / "runs" / evident_run(own=True)
     spec = records.read_json(template / "spec.json")
     for number in range(1999):
