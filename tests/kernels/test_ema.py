@@ -181,6 +181,7 @@ def test_compiles_as_one_graph(impl: str, device: torch.device) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_reference_takes_a_wide_resnet_in_well_under_a_step() -> None:
     """Shapes of a WideResNet-28-2 (1.5 million numbers): 1.5 ms, where a loop over tensors takes tens."""
     widths = [(16, 3)] + [(n, m) for n in (32, 64, 128) for m in (n // 2, *[n] * 7)]

@@ -259,6 +259,7 @@ def test_standard_library_only() -> None:
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.timing
 def test_all_protocols_load_in_a_tenth_of_a_second() -> None:
     def once() -> float:
         start = time.process_time()

@@ -57,6 +57,7 @@ def test_many_steps(make_tiny_run: Callable[..., Any], tmp_path: Path) -> None:
     assert settled[-1] - settled[0] < 12
 
 
+@pytest.mark.timing
 def test_what_digests_and_waiting_for_the_disk_cost(make_tiny_run: Callable[..., Any], tmp_path: Path) -> None:
     """Of the checkpoint of a ResNet-18 with its average and Adam's moments, 180 MB, written once a minute."""
     state = {str(number): torch.randn(11_200_000) for number in range(4)}

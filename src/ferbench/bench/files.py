@@ -23,12 +23,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from ferbench.errors import UserError, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TEMPORARY = ".ferbench-"  # .ferbench-HOST-PROCESS-NUMBER.tmp
 FORGOTTEN_S = 24 * 3600.0  # after a day without a change nobody on another machine still writes
@@ -172,6 +172,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an .npz file: no objects, no more bytes than can be meant, the digest right. Raises FileError."""
+    import numpy as np  # a fifth of what a list takes to answer, and lists read no arrays
+
     try:
         with open_regular(path) as file:
             check_seal(file)
@@ -225,6 +227,8 @@ def _finite(text: str) -> float:
 
 
 def _array(value: Any, most: int) -> NDArray[Any]:
+    import numpy as np
+
     if not isinstance(value, np.ndarray) or value.nbytes > most:
         raise FileError("it holds something that is no array")
     return value

@@ -59,16 +59,17 @@ def test_what_needs_no_torch_does_not_import_it(tmp_path: Path, arguments: list[
     assert said.splitlines()[-1].split() == ["HEAVY"]
 
 
-def quickest(code: str, folder: Path, *arguments: str) -> float:
-    return min(call(code, folder, *arguments)[0] for _ in range(5))
-
-
+@pytest.mark.timing
 def test_cpu_time(tmp_path: Path) -> None:
     """An empty process takes 15 ms where torch takes 1.7 s: 0.5 s are 33 times the one, and 0.3 times the other."""
-    torch = quickest("import torch", tmp_path)
-    for arguments in (["--help"], ["train", "--help"], ["trian"], ["list", "protocols"], ["list", "datasets"]):
-        assert quickest(command(), tmp_path, *arguments) < 0.3 * torch, arguments
-    assert quickest(command(), tmp_path, "list", "methods") < 0.6 * torch
+    most = {"--help": 0.3, "train --help": 0.3, "trian": 0.3, "list protocols": 0.3, "list datasets": 0.3}
+    most["list methods"] = 0.6
+    torch, quickest = float("inf"), dict.fromkeys(most, float("inf"))
+    for _ in range(5):  # turn by turn: a minute in which the machine is slow is slow for all
+        torch = min(torch, call("import torch", tmp_path)[0])
+        for line in most:
+            quickest[line] = min(quickest[line], call(command(), tmp_path, *line.split())[0])
+    assert not {line: seconds / torch for line, seconds in quickest.items() if seconds >= most[line] * torch}
 
 
 def test_a_board_waits_for_torch_once(tmp_path: Path, record_run: Callable[..., str]) -> None:

@@ -118,6 +118,7 @@ def test_everything_is_reached_by_the_keyboard_and_has_a_name(page: Path, browse
     assert levels[0] == 1 and all(after <= before + 1 for before, after in zip(levels[1:-1], levels[2:], strict=True))
 
 
+@pytest.mark.timing
 def test_two_thousand_runs(tmp_path: Path, evident_run: EvidentRun, browser: Browser) -> None:
     """Under 5 MB, and open in under 2 s, the quickest of four: what else the machine does is no fault of the page."""
     template = tmp_path / "runs" / evident_run(own=True)
