@@ -174,6 +174,40 @@ def test_wrong_file_is_one_line_with_file_and_key(tmp_path: Path, old: str, new:
     assert "protocol.toml" in text
 
 
+CLAIM = """
+[[claims]]
+id = "better"
+says = "FixMatch over itself, by two rules"
+tables = ["1"]
+first = "fixmatch"
+second = "fixmatch@linear"
+presets = ["paper", "cpu"]
+published = ["1/fixmatch/faces", "1/fixmatch/faces"]
+"""
+WRONG_CLAIMS = {
+    "unknown table": ('["1"]', '["2"]', "claims[better].tables: no '2'; valid: 1"),
+    "unknown row": ('"fixmatch@', '"fixmach@', "claims[better].second: 1: no 'fixmach'; did you mean 'fixmatch'?"),
+    "one preset": ('["paper", "cpu"]', '["cpu"]', "claims[better].presets: needs two, for the first row"),
+    "unknown preset": ('"cpu"]', '"cup"]', "claims[better].presets: no 'cup'; did you mean 'cpu'?"),
+    "unprinted cell": ('h/faces"]', 'h/fcaes"]', "claims[better].published: no 'fixmatch/fcaes'; did you mean"),
+    "no such table": ('["1/', '["3/', "claims[better].published: no '3'"),
+    "unknown key": ("says", "say", "claims[better]: unknown key 'say'"),
+    "twice": ('id = "better"', 'id = "better"\nsays = "s"\ntables = ["1"]\nfirst = "fixmatch"\nsecond = "fixmatch"\n'
+              '[[claims]]\nid = "better"', "claims: id 'better' is used twice"),
+}  # fmt: skip
+
+
+def test_a_claim(tmp_path: Path) -> None:
+    (claim,) = load_protocol(write(tmp_path, BASE + CLAIM)).claims
+    assert (claim.first, claim.second, claim.presets) == ("fixmatch", "fixmatch@linear", ("paper", "cpu"))
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), WRONG_CLAIMS.values(), ids=WRONG_CLAIMS)
+def test_a_wrong_claim_is_one_line_with_its_key(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in CLAIM
+    assert expected in message(write(tmp_path, BASE + CLAIM.replace(old, new, 1)))
+
+
 def test_a_preset_may_set_one_recipe_otherwise(tmp_path: Path) -> None:
     text = BASE.replace("lr = 1e-3", 'lr = 1e-3\n"long.lr" = 1e-4', 1)
     protocol = load_protocol(write(tmp_path, text))

@@ -172,6 +172,7 @@ def test_every_command_that_reads_results(ferbench: Command, tmp_path: Path) -> 
         ("status", "demo", "--preset", "paper", *read),
         ("reproduce", "demo", "--dry-run", *read),
         ("compare", "demo/1/vanilla", "demo/1/fixmatch", *read),
+        ("claims", *read),
         ("log", "demo", *read, "--out", tmp_path / "log"),
         ("list", "protocols"),
     ):

@@ -20,6 +20,7 @@ from ferbench.protocols.schema import (
     REST,
     SPLIT_KEYS,
     SPLIT_OPTIONAL,
+    Claim,
     Column,
     Option,
     Protocol,
@@ -203,6 +204,28 @@ def _check(protocol: Protocol) -> None:
     _unique([table.id for table in protocol.tables], f"{path}.tables")
     for table in protocol.tables:
         _check_table(protocol, table, f"{path}.tables[{table.id}]")
+    _unique([claim.id for claim in protocol.claims], f"{path}.claims")
+    for claim in protocol.claims:
+        _check_claim(protocol, claim, f"{path}.claims[{claim.id}]")
+
+
+def _check_claim(protocol: Protocol, claim: Claim, where: str) -> None:
+    tables = {table.id: table for table in protocol.tables}
+    for name in claim.tables:
+        _known(name, tables, f"{where}.tables")
+        for key in ("first", "second"):
+            _known(
+                getattr(claim, key).partition("@")[0], [row.id for row in tables[name].rows], f"{where}.{key}: {name}"
+            )
+    for key in ("presets", "published"):
+        if len(getattr(claim, key)) not in (0, 2):
+            raise ProtocolError(f"{where}.{key}: needs two, for the first row and for the second, or none")
+    for preset in claim.presets:
+        _known(preset, protocol.presets, f"{where}.presets")
+    for place in claim.published:
+        name, _, cell = place.partition("/")
+        _known(name, tables, f"{where}.published")
+        _known(cell, sorted({f"{row}/{column}" for row, column, _ in tables[name].published}), f"{where}.published")
 
 
 def _check_split(split: Split, where: str) -> None:

@@ -280,6 +280,26 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a paper says of two rows, the first above the second, for `ferbench claims` to put to the test.
+
+    tables: every column of these is a test, for each holds both rows. first, second: rows; one that ends in "@RULE" is
+    what that inference rule of its runs says. presets: one for the first row and one for the
+    second, where the claim is of what a preset starts from; otherwise both have the same, and each is a test.
+    published: two cells, TABLE/ROW/COLUMN, whose printed numbers say how large the difference is where the tested ones
+    have none.
+    """
+
+    id: str = field(metadata=ID)
+    says: str
+    tables: tuple[str, ...]
+    first: str
+    second: str
+    presets: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Protocol:
     """One paper's protocol. Results compare only under one name, version and hash.
 
@@ -302,6 +322,7 @@ class Protocol:
     datasets: Mapping[str, Dataset]
     splits: Mapping[str, Split]
     tables: tuple[Table, ...]
+    claims: tuple[Claim, ...] = ()
     candidates: Mapping[str, Candidates] = field(default_factory=dict)
     pretraining: Mapping[str, PretrainingRecipe] = field(default_factory=dict)
     method_options: Mapping[str, Mapping[str, Mapping[str, Option]]] = field(default_factory=dict)

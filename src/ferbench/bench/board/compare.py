@@ -13,7 +13,7 @@ from ferbench.bench.board.leaderboard import Leaderboard, Line
 from ferbench.bench.board.own import OWN, own_runs
 from ferbench.bench.board.resolution import evidence_of
 from ferbench.bench.board.run_names import find_cells, find_folder, no_such_run
-from ferbench.bench.board.statistics import Difference, Discordant, mcnemar, paired, student
+from ferbench.bench.board.statistics import Difference, Discordant, Parts, mcnemar, paired, student
 from ferbench.bench.tables.counting.counted import Run, counted_runs, runs_of
 from ferbench.bench.tables.counting.stored import read_stored
 from ferbench.bench.training.recording.evidence import Evidence
@@ -65,7 +65,7 @@ def side(target: str, results: Path, preset: str | None = None, variant: str | N
     name, at, rule = target.rpartition("@")
     if at and "/" not in rule:
         whole = side(name, results, preset, variant)
-        return Side(f"{whole.name} by {rule}", {seed: _by_rule(run, rule) for seed, run in whole.runs.items()})
+        return Side(f"{whole.name} by {rule}", {seed: by_rule(run, rule) for seed, run in whole.runs.items()})
     folder = find_folder(target, results)
     if folder:
         stored = read_stored(folder)
@@ -84,7 +84,7 @@ def side(target: str, results: Path, preset: str | None = None, variant: str | N
     return Side(f"{target} ({chosen[0][1]}, {chosen[0][0]})", {run.seed: run for run in mine})
 
 
-def _by_rule(run: Run, rule: str) -> Run:
+def by_rule(run: Run, rule: str) -> Run:
     """The run with what its record keeps of this inference rule in place of its headline. Raises RunError."""
     rules = (run.record.get("evidence") or {}).get("rules") or {}
     if rule not in rules:
@@ -172,7 +172,9 @@ def _over_seeds(metric: str, pairs: Sequence[tuple[Run, Run]]) -> Compared | Non
     differences = [one - other for one, other in known]
     first, second = (float(np.mean([pair[position] for pair in known])) for position in (0, 1))
     interval = student(differences)
-    return Compared(metric, first, second, Difference(first - second, len(known), interval, interval))
+    spread = float(np.var(differences, ddof=1)) / len(known) if len(known) > 1 else 0.0
+    parts = Parts(first - second, spread, 0.0) if len(known) > 1 else None
+    return Compared(metric, first, second, Difference(first - second, len(known), interval, interval, parts=parts))
 
 
 def _means(metric: str, pairs: Mapping[int, tuple[Run, Run]]) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table as RichTable
 
+from ferbench.bench.board.claims import UNTOLD, Finding, Outcome
 from ferbench.bench.board.compare import Against, Comparison
 from ferbench.bench.board.leaderboard import Leaderboard, Line
 from ferbench.bench.board.own import OWN
@@ -15,7 +16,7 @@ from ferbench.bench.board.resolution import BOUND, UNKNOWN, Resolution
 from ferbench.bench.board.run_names import Listed
 from ferbench.bench.board.statistics import Interval
 from ferbench.bench.tables.planning.implemented import COMPARABLE, implemented
-from ferbench.protocols import Cell, Column, Protocol, Published, Table, cells
+from ferbench.protocols import NONE, Cell, Claim, Column, Protocol, Published, Table, cells
 
 MOST_COLUMNS = 4  # on a terminal
 MARKS = {"best": "^", "tie": "="}
@@ -205,6 +206,42 @@ def comparison_table(found: Comparison) -> Group:
         for seed, test in found.tests.items()
     ]
     return Group(*head, grid, *notes)
+
+
+def claims_lines(tested: Sequence[Finding], untested: Sequence[tuple[Protocol, Claim]]) -> Iterable[str]:
+    """Each claim with its tests below it, a line per metric; then the claims that no run is a test of."""
+    if tested:
+        yield f"{'':4}{'accuracy':8} published {'here':>6} {'95 % interval':17} verdict"
+    of_claim: dict[tuple[str, str], list[Finding]] = {}
+    for one in tested:
+        of_claim.setdefault((one.first.protocol.name, one.claim.id), []).append(one)
+    for (paper, _), tests in of_claim.items():
+        yield f"{paper}: {tests[0].claim.says}"
+        for one in tests:
+            seeds = f"{one.seeds} seed{'s' if one.seeds > 1 else ''}"
+            yield f"  {one.first.table.id}, {one.first.column.label}, {setting_text(one)}, {seeds}"
+            for outcome in one.outcomes:
+                published = "-" if outcome.published is None else f"{outcome.published:+.2f}"
+                numbers = f"{published:>9} {outcome.difference.mean:+6.2f}"
+                yield (
+                    f"    {outcome.metric:<8} {numbers} {interval_text(outcome.difference.interval):<17} "
+                    f"{outcome.verdict}{needed_text(outcome)}"
+                )
+    if any(set(one.presets) != {COMPARABLE} for one in tested):
+        yield "A verdict under another preset than paper is of rows at that size, not of the paper."
+    for protocol, claim in untested:
+        yield f"{protocol.name}: {claim.says}: not run, `ferbench reproduce {protocol.name}/{claim.tables[-1]}`"
+
+
+def needed_text(outcome: Outcome) -> str:
+    """Where nothing can be told, how many seeds would tell the published difference from none."""
+    return f", needs {outcome.needed} seeds" if outcome.verdict == UNTOLD and outcome.needed else ""
+
+
+def setting_text(one: Finding) -> str:
+    """The preset or presets of a test, and the weights that its runs start from."""
+    both = zip(one.presets, one.starts, strict=True)
+    return " over ".join(dict.fromkeys(preset if start == NONE else f"{preset} from {start}" for preset, start in both))
 
 
 def _listed(values: Sequence[object]) -> str:

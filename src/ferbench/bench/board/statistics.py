@@ -31,6 +31,8 @@ from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
 LEVEL = 0.95
 DRAWS = 2000
+POWER = 0.8
+MOST_SEEDS = 1000
 
 Bits = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -56,12 +58,21 @@ class Discordant(NamedTuple):
     p: float
 
 
+class Parts(NamedTuple):
+    """Variances of a mean difference, in squared percentage points: over seeds, and what images add to it."""
+
+    mean: float
+    seeds: float
+    images: float
+
+
 @dataclass(frozen=True)
 class Difference:
     """First less second, in percentage points.
 
     interval: over seeds and images; None where neither is known. seeds_only: Student's over seeds, None for one seed.
-    bootstrap: percentiles of the hierarchical bootstrap; None without answers image by image.
+    bootstrap: percentiles of the hierarchical bootstrap; None without answers image by image. parts: what the interval
+    is made of; None for one seed.
     """
 
     mean: float
@@ -69,6 +80,7 @@ class Difference:
     interval: Interval | None
     seeds_only: Interval | None
     bootstrap: Interval | None = None
+    parts: Parts | None = None
 
 
 def quantile(freedom: float, level: float = LEVEL) -> float:
@@ -120,14 +132,6 @@ def weights(sizes: NDArray[np.int64], metric: Metric) -> tuple[Floats, NDArray[n
     raise ValueError(f"no differences image by image of {metric}")
 
 
-class Parts(NamedTuple):
-    """Variances of a mean difference, in squared percentage points: over seeds, and what images add to it."""
-
-    mean: float
-    seeds: float
-    images: float
-
-
 def parts(first: Bits, second: Bits, sizes: NDArray[np.int64], metric: Metric) -> Parts:
     """first, second: [S, N] bits of the same seeds and images. With one seed the part over seeds is 0, unknown."""
     weight, stratum = weights(sizes, metric)
@@ -174,7 +178,23 @@ def paired(
         interval=Interval(found.mean - half, found.mean + half),
         seeds_only=student(by_seed.tolist(), level),
         bootstrap=bootstrap(first, second, sizes, metric, level, draws),
+        parts=found if seeds > 1 else None,
     )
+
+
+def seeds_needed(found: Parts, seeds: int, size: float, level: float = LEVEL, power: float = POWER) -> int | None:
+    """How many seeds tell a true difference of `size` points from none in `power` of the cases.
+
+    found: the parts that `seeds` seeds gave. None where no number of seeds does, for the test images are too few. By
+    the t quantiles' usual approximation, which is within one seed of the exact number (noncentral t) from three on.
+    """
+    by_seed, images = found.seeds * seeds, found.images
+    for number in range(2, MOST_SEEDS + 1):
+        of_seeds = quantile(number - 1, level) + quantile(number - 1, 2 * power - 1)
+        of_images = quantile(math.inf, level) + quantile(math.inf, 2 * power - 1)
+        if abs(size) >= math.sqrt(of_seeds**2 * by_seed / number + of_images**2 * images):
+            return number
+    return None
 
 
 def bootstrap(

@@ -105,6 +105,31 @@ def _of_each(option: str, values: Sequence[str] | None) -> tuple[str | None, str
     return (values[0], values[-1]) if values else (None, None)
 
 
+@app.command("claims")
+def claims_command(
+    papers: Annotated[list[str] | None, typer.Argument(help="Only of these protocols.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Say which of the papers' claims the runs show.
+
+    A claim is that one row stands above another. Every column and preset in which both have runs is a test of it, with
+    the published difference, the measured one with its 95 % interval over seeds and images, and a verdict, for which
+    five seeds are the least.
+    """
+    from ferbench.bench.board.claims import put_to_the_test
+    from ferbench.bench.board.frame import existing
+    from ferbench.bench.board.leaderboard import collect
+    from ferbench.bench.board.shown import claims_lines
+    from ferbench.protocols import ProtocolError
+
+    board = collect(existing(results))
+    for name in papers or ():
+        if name not in (names := [protocol.name for protocol in board.protocols]):
+            raise ProtocolError(unknown("protocol", name, names))
+    for line in claims_lines(*put_to_the_test(board, papers or ())):
+        say(line)
+
+
 @app.command("runs")
 def runs_command(
     words: Annotated[list[str] | None, typer.Argument(help="Only runs whose name or settings hold these.")] = None,

@@ -49,6 +49,25 @@ def test_comparable_numbers_have_their_difference_in_colour(tmp_path: Path, reco
     assert '<circle class="dot yes"' in text
 
 
+def test_claims(tmp_path: Path, record_run: object) -> None:
+    """FixMatch's gain on RAF-DB (500, 150): 1.6 to 2.4 points, where 4.25 and 5.36 are printed."""
+    assert callable(record_run)
+    for seed in range(1, 6):
+        record_run("remop/3/vanilla/rafdb-500-150", seed, 70.0 + seed)
+        record_run("remop/3/fixmatch/rafdb-500-150", seed, 72.0 + seed + 0.2 * (seed - 3))
+    text = page(tmp_path)
+    section = re.sub(r"\s+", " ", text[text.index('<section id="claims"') : text.index('<section id="columns"')])
+    assert "remop: FixMatch over Vanilla" in section and section.count("<tbody>") == 1
+    assert section.count("<td>+2.00</td><td>[+1.61, +2.39]</td>") == 2  # t(4) = 2.776, deviation 0.316, root of 5
+    assert '<td class="up2">shown, smaller than published</td>' in section
+    assert "No claim has runs" in page(_empty(tmp_path / "other"))
+
+
+def _empty(folder: Path) -> Path:
+    (folder / "runs").mkdir(parents=True)
+    return folder
+
+
 def test_a_column_in_detail(tmp_path: Path, evident_run: EvidentRun) -> None:
     for seed in (1, 2):
         evident_run("fixmatch", seed, 0.9)

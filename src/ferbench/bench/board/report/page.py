@@ -17,6 +17,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from ferbench import __version__
+from ferbench.bench.board.claims import Finding, put_to_the_test
 from ferbench.bench.board.frame import existing
 from ferbench.bench.board.leaderboard import Leaderboard, collect
 from ferbench.bench.board.order import orders
@@ -26,6 +27,7 @@ from ferbench.bench.board.report.cards import make_card, results_link
 from ferbench.bench.board.report.columns import ColumnView, column_views
 from ferbench.bench.board.report.tables import table_view
 from ferbench.bench.board.run_names import list_runs
+from ferbench.bench.board.shown import interval_text, needed_text, setting_text
 from ferbench.bench.tables.counting.counted import Run
 from ferbench.bench.training.recording import records
 from ferbench.methods import METHODS
@@ -80,6 +82,7 @@ def page(results: Path, link: str = "") -> str:
             for protocol in sorted(board.protocols, key=lambda one: (one.name != OWN, one.name not in with_runs))
         ],
         scatter=_scatter(board),
+        claims=[_claim_view(one) for one in put_to_the_test(board)[0]],
         columns=_once(
             [
                 view
@@ -137,6 +140,36 @@ def _scatter(board: Leaderboard) -> tuple[Markup, str] | None:
     if not points:
         return None
     return pictures.scatter(points), "; ".join(map(str, orders(board)))
+
+
+@dataclass(frozen=True)
+class ClaimView:
+    """A claim in one column; outcomes: metric, published, here, interval, verdict, and the class that marks it."""
+
+    says: str
+    where: str
+    seeds: int
+    outcomes: tuple[tuple[str, str, str, str, str, str], ...]
+
+
+def _claim_view(one: Finding) -> ClaimView:
+    marks = {"shown": "up2", "refut": "down2"}
+    return ClaimView(
+        says=f"{one.first.protocol.name}: {one.claim.says}",
+        where=f"{one.first.table.id}, {one.first.column.label}, {setting_text(one)}",
+        seeds=one.seeds,
+        outcomes=tuple(
+            (
+                outcome.metric,
+                "-" if outcome.published is None else f"{outcome.published:+.2f}",
+                f"{outcome.difference.mean:+.2f}",
+                interval_text(outcome.difference.interval),
+                outcome.verdict + needed_text(outcome),
+                marks.get(outcome.verdict[:5], ""),
+            )
+            for outcome in one.outcomes
+        ),
+    )
 
 
 def _once(views: Sequence[ColumnView]) -> list[ColumnView]:
