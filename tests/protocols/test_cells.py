@@ -14,7 +14,7 @@ from ferbench.protocols.loader import FOLDER
 @pytest.mark.parametrize(
     ("target", "count"),
     [
-        ("remop", 18 + 16 + 28 + 28 + 26 + 6 + 5 + 6 + 12 + 3),
+        ("remop", 18 + 16 + 28 + 28 + 26 + 6 + 5 + 6 + 12 + 4),
         ("remop/3", 28),
         ("remop/3/", 28),
         ("remop/figure4", 5),
