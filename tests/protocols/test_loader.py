@@ -186,6 +186,7 @@ published = ["1/fixmatch/faces", "1/fixmatch/faces"]
 """
 WRONG_CLAIMS = {
     "unknown table": ('["1"]', '["2"]', "claims[better].tables: no '2'; valid: 1"),
+    "no tables": ('["1"]', "[]", "claims[better].tables: may not be empty"),
     "unknown row": ('"fixmatch@', '"fixmach@', "claims[better].second: 1: no 'fixmach'; did you mean 'fixmatch'?"),
     "one preset": ('["paper", "cpu"]', '["cpu"]', "claims[better].presets: needs two, for the first row"),
     "unknown preset": ('"cpu"]', '"cup"]', "claims[better].presets: no 'cup'; did you mean 'cpu'?"),

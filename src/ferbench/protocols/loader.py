@@ -211,6 +211,8 @@ def _check(protocol: Protocol) -> None:
 
 def _check_claim(protocol: Protocol, claim: Claim, where: str) -> None:
     tables = {table.id: table for table in protocol.tables}
+    if not claim.tables:
+        raise ProtocolError(f"{where}.tables: may not be empty")
     for name in claim.tables:
         _known(name, tables, f"{where}.tables")
         for key in ("first", "second"):
