@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from scipy.stats import nct, t
 
-from ferbench.bench.board.claims import Finding, put_to_the_test, verdict
+from ferbench.bench.board.claims import Finding, one_class, put_to_the_test, verdict
 from ferbench.bench.board.compare import compare, side
 from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.board.statistics import Difference, Interval, Parts, combined, parts, seeds_needed
+from ferbench.bench.training.recording import evidence
 from ferbench.protocols import Claim, load_protocol
-from tests.bench.board.conftest import DEMO, Command, EvidentRun
+from tests.bench.board.conftest import DEMO, LABELS, Command, EvidentRun, record_of
 
 OVER_VANILLA = Claim("over-vanilla", "FixMatch over Vanilla", ("1",), "fixmatch", "vanilla")
 
@@ -97,6 +98,22 @@ def test_verdicts(low: float, high: float, published: float | None, said: str) -
     interval = Interval(low, high)
     assert verdict(Difference((low + high) / 2, 5, interval, interval), published) == said
     assert verdict(Difference(low, 1, None, None), published) == "no verdict from 1 seed"
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (LABELS, ""),
+        (np.zeros_like(LABELS), "answers surprise for 100 % of the images: it has not learnt"),
+        (np.where(np.arange(100) < 9, 1, 2), "answers happiness for 91 % of the images: it has not learnt"),
+        (np.where(np.arange(100) < 11, 1, 2), ""),
+    ],
+)
+def test_a_row_that_answers_one_class_is_named(answers: np.ndarray, said: str) -> None:
+    record, _ = record_of({"main": np.eye(3, dtype=np.float32)[answers]}, {"seed": 1})
+    found = evidence.from_record(record)
+    assert found is not None and one_class([found, found]) == said
+    assert one_class([]) == ""
 
 
 def power_of_t(size: float, deviation: float, seeds: int) -> float:

@@ -12,16 +12,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
+
 from ferbench.bench.board.compare import Side, by_rule, compare
 from ferbench.bench.board.leaderboard import Leaderboard
+from ferbench.bench.board.resolution import evidence_of
 from ferbench.bench.board.statistics import Difference, Interval, seeds_needed
 from ferbench.bench.tables.counting.counted import Run
+from ferbench.bench.training.recording.evidence import Evidence
 from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import Cell, Claim, Protocol, cells
 
 FEWEST = 5  # seeds
 METRICS = ("overall", "mean")
 UNTOLD = "cannot tell"
+ONE_CLASS = 0.9  # of all answers
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Finding:
     """A claim in one column, on the seeds that both rows have.
 
     presets: of the first row and of the second; starts: the weights that these start from; runs: names of both's.
+    remarks: on rows that have not learnt.
     """
 
     claim: Claim
@@ -54,6 +60,7 @@ class Finding:
     seeds: int
     runs: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def put_to_the_test(
@@ -108,10 +115,26 @@ def _test(
     starts = [str(one.recipe(preset).weights) for one, preset in zip(pair, presets, strict=True)]
     metrics = [metric for metric in METRICS if metric in by_metric]
     names = tuple(run.id for side in sides for run in side.runs.values())
+    kept = [[found for run in side.runs.values() if (found := evidence_of(run))] for side in sides]
+    said = [
+        f"{which} row {one}" for which, row in zip(("first", "second"), kept, strict=True) if (one := one_class(row))
+    ]
     return Finding(
         claim, *pair, presets, (starts[0], starts[1]), len(common), names,
-        tuple(_outcome(metric, _published(claim, pair, metric), by_metric[metric]) for metric in metrics),
+        tuple(_outcome(metric, _published(claim, pair, metric), by_metric[metric]) for metric in metrics), tuple(said),
     )  # fmt: skip
+
+
+def one_class(kept: Sequence[Evidence]) -> str:
+    """What to say of runs that answer one class for nearly all images, which are not nearly all of that class."""
+    counts = sum((one.headline.confusion for one in kept), np.zeros(()))
+    if not counts.any():
+        return ""
+    answers, truth = counts.sum(axis=0) / counts.sum(), counts.sum(axis=1) / counts.sum()
+    most = int(answers.argmax())
+    if answers[most] < ONE_CLASS or truth[most] > ONE_CLASS - 0.1:
+        return ""
+    return f"answers {kept[0].classes[most]} for {100 * answers[most]:.0f} % of the images: it has not learnt"
 
 
 def _published(claim: Claim, pair: tuple[Cell, Cell], metric: str) -> float | None:

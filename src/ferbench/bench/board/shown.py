@@ -227,6 +227,7 @@ def claims_lines(tested: Sequence[Finding], untested: Sequence[tuple[Protocol, C
                     f"    {outcome.metric:<8} {numbers} {interval_text(outcome.difference.interval):<17} "
                     f"{outcome.verdict}{needed_text(outcome)}"
                 )
+            yield from (f"    {remark}" for remark in one.remarks)
     if any(set(one.presets) != {COMPARABLE} for one in tested):
         yield "A verdict under another preset than paper is of rows at that size, not of the paper."
     for protocol, claim in untested:

@@ -156,7 +156,7 @@ def _claim_view(one: Finding) -> ClaimView:
     marks = {"shown": "up2", "refut": "down2"}
     return ClaimView(
         says=f"{one.first.protocol.name}: {one.claim.says}",
-        where=f"{one.first.table.id}, {one.first.column.label}, {setting_text(one)}",
+        where="; ".join([f"{one.first.table.id}, {one.first.column.label}, {setting_text(one)}", *one.remarks]),
         seeds=one.seeds,
         outcomes=tuple(
             (
