@@ -129,6 +129,7 @@ def ferbench(
     monkeypatch.setenv("FERBENCH_CACHE", str(drawn_faces))
     monkeypatch.delenv("FERBENCH_FERPLUS_ROOT", raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)  # hints name the command, not `python -m pytest`
 
     def call(*arguments: object) -> Finished:
         capsys.readouterr()
