@@ -13,8 +13,9 @@ from ferbench.bench.board.claims import Finding, one_class, put_to_the_test, ver
 from ferbench.bench.board.compare import compare, side
 from ferbench.bench.board.leaderboard import collect
 from ferbench.bench.board.statistics import Difference, Interval, Parts, combined, parts, seeds_needed
+from ferbench.bench.tables.settings import settings
 from ferbench.bench.training.recording import evidence
-from ferbench.protocols import Claim, load_protocol
+from ferbench.protocols import Claim, load_protocol, select
 from tests.bench.board.conftest import DEMO, LABELS, Command, EvidentRun, record_of
 
 OVER_VANILLA = Claim("over-vanilla", "FixMatch over Vanilla", ("1",), "fixmatch", "vanilla")
@@ -59,6 +60,20 @@ def test_without_runs_of_both_rows_a_claim_is_untested(tmp_path: Path, evident_r
     evident_run("fixmatch", 1)
     evident_run("vanilla", 2)  # no seed in common
     assert findings(tmp_path, OVER_VANILLA) == ([], ["over-vanilla"])
+
+
+def test_runs_in_another_variant_are_no_test(tmp_path: Path, evident_run: EvidentRun) -> None:
+    """ReMoP's released form changes its options: asked for in it, the row is not the claim's."""
+    (cell,) = select(DEMO.format("remop"))
+    released = settings(cell, "cpu", 1, "released")
+    for seed in range(1, 6):
+        evident_run("vanilla", seed)
+        evident_run("remop", seed, variant=released["variant"], options=released["options"])
+    of_remop = dataclasses.replace(OVER_VANILLA, id="remop", first="remop")
+    assert {run.variant for run in collect(tmp_path, [load_protocol("demo")]).runs[DEMO.format("remop")]} == {
+        "released"
+    }
+    assert findings(tmp_path, of_remop) == ([], ["remop"])
 
 
 def test_a_claim_of_two_rules_of_one_row(tmp_path: Path, evident_run: EvidentRun) -> None:

@@ -19,6 +19,7 @@ from ferbench.bench.board.leaderboard import Leaderboard
 from ferbench.bench.board.resolution import evidence_of
 from ferbench.bench.board.statistics import Difference, Interval, seeds_needed
 from ferbench.bench.tables.counting.counted import Run
+from ferbench.bench.tables.settings import settings
 from ferbench.bench.training.recording.evidence import Evidence
 from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import Cell, Claim, Protocol, cells
@@ -95,15 +96,17 @@ def _tests(protocol: Protocol, claim: Claim, board: Leaderboard) -> Iterable[Fin
 
 
 def _by_preset(cell: Cell, rule: str, board: Leaderboard) -> dict[str, dict[int, Run]]:
-    """The runs of the row's own variant, or of the one that has most, by preset and seed; by `rule` where one is named.
+    """The runs of the row's own variant by preset and seed; by `rule` where one is named.
 
-    A run whose record does not keep that rule is none of them.
+    A run whose record does not keep that rule is none of them, nor is one that was asked for in another variant: the
+    claim is of the row as its protocol has it.
     """
     found: dict[str, dict[str, dict[int, Run]]] = defaultdict(lambda: defaultdict(dict))
     for run in board.runs.get(cell.id, ()):
         with suppress(RunError):
             found[run.preset][run.variant][run.seed] = by_rule(run, rule) if rule else run
-    return {preset: variants.get(cell.variant) or max(variants.values(), key=len) for preset, variants in found.items()}
+    own = {preset: str(settings(cell, preset, 0)["variant"]) for preset in found}
+    return {preset: variants[own[preset]] for preset, variants in found.items() if own[preset] in variants}
 
 
 def _test(
