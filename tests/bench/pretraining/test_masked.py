@@ -21,7 +21,7 @@ TINY = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
 
 def make(size: int = 48, **options: Any) -> MAE:
     torch.manual_seed(0)
-    return MAE(BACKBONES["vit_tiny"].make(size), MAEOptions(**{**TINY, **options}))
+    return MAE(BACKBONES["vit_tiny"].make(size), MAEOptions(**{**TINY, **options}), size)
 
 
 @pytest.mark.parametrize("ratio", [0.75, 0.5, 0.6, 0.9])
@@ -173,7 +173,7 @@ def test_every_objective_s_state_is_its_state_dict(name: str) -> None:
     def fresh(seed: int) -> Any:
         torch.manual_seed(seed)
         options = {key: value for key, value in TINY.items() if key in kind.Options.__dataclass_fields__}
-        objective = kind(BACKBONES["vit_tiny"].make(64), kind.Options(**options))  # type: ignore[call-arg]
+        objective = kind(BACKBONES["vit_tiny"].make(64), kind.Options(**options), 64)  # type: ignore[call-arg]
         objective.begin(10)
         return objective.train()
 

@@ -117,13 +117,17 @@ def test_cells_of_a_patch_by_loops() -> None:
             assert patches[1, 3 * row + column].tolist() == wanted
 
 
-def tiny(kind: Callable[..., Any], options: Any, size: int = 32) -> Any:
+def tiny(kind: Callable[..., Any], options: Any, size: int = 32, backbone: str = "vit_tiny") -> Any:
     torch.manual_seed(0)
-    return kind(BACKBONES["vit_tiny"].make(size), options).eval()
+    return kind(BACKBONES[backbone].make(size), options, size).eval()
 
 
 def masked_objectives() -> list[Any]:
-    return [tiny(MaskFeat, MaskFeatOptions(cell=4)), tiny(SimMIM, SimMIMOptions(square=16))]
+    return [
+        tiny(MaskFeat, MaskFeatOptions(cell=4)),
+        tiny(SimMIM, SimMIMOptions(square=16)),
+        tiny(SimMIM, SimMIMOptions(square=8), backbone="resnet_small"),  # half a cell of its map, of 16 pixels
+    ]
 
 
 def test_masked_pixels_are_not_seen_but_predicted() -> None:
@@ -163,7 +167,7 @@ def test_simmim_blanks_whole_squares() -> None:
 
 def test_losses_by_loops() -> None:
     """MaskFeat: mean squared error, SimMIM: mean absolute error, of the blank places alone."""
-    for objective, error in zip(masked_objectives(), (lambda d: d * d, abs), strict=True):
+    for objective, error in zip(masked_objectives(), (lambda d: d * d, abs, abs), strict=True):
         images, noise = torch.randn(2, 3, 32, 32), torch.rand(2, objective.patches)
         losses = objective.step({"weak": images}, noise, torch.zeros(()))
         order = random_order(noise)
@@ -199,11 +203,27 @@ def test_sizes_that_do_not_fit(make_faces: Any, name: str, options: dict[str, ob
         make_state(run_of(make_faces, name, **options), torch.device("cpu"))
 
 
-def test_a_convnet_cannot_be_masked(make_faces: Any) -> None:
-    for name in ("maskfeat", "simmim"):
-        run = run_of(make_faces, name, settings=replace(SMALL, backbone="resnet_small"))
-        with pytest.raises(WeightsError, match="needs a plain vision transformer"):
-            make_state(run, torch.device("cpu"))
+def test_a_convnet_has_no_patches(make_faces: Any) -> None:
+    run = run_of(make_faces, "maskfeat", settings=replace(SMALL, backbone="resnet_small"))
+    with pytest.raises(WeightsError, match="needs a plain vision transformer"):
+        make_state(run, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(40, "cells that divide 40 pixels, not one of"), (48, "squares of 32 pixels do not fit")]
+)
+def test_simmim_on_a_convnet_s_map_says_what_does_not_fit(make_faces: Any, size: int, words: str) -> None:
+    settings = replace(SMALL, backbone="resnet_small", input_size=size)
+    run = run_of(make_faces, "simmim", settings=settings, square=32)
+    with pytest.raises(WeightsError, match=words):
+        make_state(run, torch.device("cpu"))
+
+
+def test_simmim_s_probe_of_a_convnet_leaves_its_statistics() -> None:
+    encoder = BACKBONES["resnet_small"].make(48)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    assert SimMIM(encoder, SimMIMOptions(square=8), 48).encoder.training
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
 def test_moco_eq1_by_loops() -> None:
@@ -221,7 +241,7 @@ def test_moco_eq1_by_loops() -> None:
 
 def moco(**options: Any) -> MoCo:
     torch.manual_seed(0)
-    return MoCo(BACKBONES["resnet_small"].make(16), MoCoOptions(**{"queue": 7, "width": 8, **options}))
+    return MoCo(BACKBONES["resnet_small"].make(16), MoCoOptions(**{"queue": 7, "width": 8, **options}), 16)
 
 
 def views_of(count: int) -> dict[str, Tensor]:

@@ -163,7 +163,9 @@ def pretrain_command(
     dataset: Annotated[str, typer.Option(help="NAME[,NAME...]: the training images of these data sets.")] = "",
     faces: Annotated[Path | None, typer.Option(help="A folder of face images, of any depth.")] = None,
     recipe: Annotated[str, typer.Option(help="PROTOCOL whose pre-training settings to take: pll, ssfer.")] = "",
-    backbone: Annotated[str | None, typer.Option(help="vit_base (the default), vit_small or vit_tiny.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="vit_base (the default), _small, _tiny; simmim, moco: any.")
+    ] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as epochs=20.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="Option of the objective, KEY=VALUE; repeatable.")] = None,
     data_option: Annotated[list[str] | None, typer.Option(help="Reader option KEY=VALUE; repeatable.")] = None,

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from timm.models.vision_transformer import Block
@@ -51,18 +51,16 @@ class MAEOptions:
 
 
 class MAE(Masked):
-    encoder: Any
     positions: Tensor
 
     Options = MAEOptions
     released: ClassVar[Mapping[str, object]] = {"norm_pix": False}
     paper = "He et al., CVPR 2022"
 
-    def __init__(self, encoder: nn.Module, options: MAEOptions) -> None:
-        super().__init__()
+    def __init__(self, encoder: nn.Module, options: MAEOptions, size: int) -> None:
+        super().__init__(encoder, options, size)
         vit.check_plain(encoder, "mae")
-        self.encoder = encoder
-        self.options, self.mask_ratio = options, options.mask_ratio
+        self.mask_ratio = options.mask_ratio
         if not 0 < self.kept < self.patches:
             raise ValueError(f"mask_ratio={self.mask_ratio} of {self.patches} patches leaves none on one side")
         self.side = int(self.encoder.patch_embed.patch_size[0])

@@ -36,13 +36,11 @@ class MaskFeatOptions:
 class MaskFeat(Masked):
     Options = MaskFeatOptions
     paper = "Wei et al., CVPR 2022"
-    encoder: Any
 
-    def __init__(self, encoder: nn.Module, options: MaskFeatOptions) -> None:
-        super().__init__()
+    def __init__(self, encoder: nn.Module, options: MaskFeatOptions, size: int) -> None:
+        super().__init__(encoder, options, size)
         vit.check_plain(encoder, "maskfeat")
-        self.encoder = encoder
-        self.options, self.mask_ratio = options, options.mask_ratio
+        self.mask_ratio = options.mask_ratio
         self.side = int(self.encoder.patch_embed.patch_size[0])
         if self.side % options.cell:
             raise ValueError(f"cells of {options.cell} pixels do not divide patches of {self.side}; set another cell")

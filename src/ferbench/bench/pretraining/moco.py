@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,17 +45,14 @@ class MoCo(Objective):
     paper = "He et al., CVPR 2020"
     views: ClassVar[tuple[View, ...]] = ("strong", "strong2")
     in_parts = False  # the keys of one part would be negatives of the next
-    encoder: Any
     queue: Tensor  # [Q, width] unit rows
     filled: Tensor  # [Q] bool
     position: Tensor  # 0-d int64: the row that is written next
 
-    def __init__(self, encoder: nn.Module, options: MoCoOptions) -> None:
-        super().__init__()
+    def __init__(self, encoder: nn.Module, options: MoCoOptions, size: int) -> None:
+        super().__init__(encoder, options, size)
         if options.queue < 1:
             raise ValueError("the queue needs at least one row")
-        self.encoder = encoder
-        self.options = options
         wide = self.encoder.num_features
         last = nn.Linear(wide, options.width)
         self.head = last if options.head == "linear" else nn.Sequential(nn.Linear(wide, wide), nn.ReLU(), last)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ from ferbench.methods import View
 class Objective(nn.Module, ABC):
     """A pre-training task around `encoder`. Subclasses set the class attributes and implement `step`.
 
-    The constructor takes `(encoder, options)`: a backbone made for the input size, and an instance of `Options`.
+    The constructor takes `(encoder, options, size)`: a backbone made for images of `size` pixels a side, and an
+    instance of `Options`. It raises ValueError where they do not go together.
     """
 
     Options: ClassVar[type]  # a frozen dataclass: the paper's settings with the paper's values as defaults
@@ -34,7 +35,11 @@ class Objective(nn.Module, ABC):
     paper: ClassVar[str]  # citation, one line
     views: ClassVar[tuple[View, ...]] = ("weak",)  # augmented copies of each image that `step` gets, by name
     in_parts: ClassVar[bool] = True  # whether a batch's loss is the mean of its parts', done one after the other
-    encoder: nn.Module
+    encoder: Any
+
+    def __init__(self, encoder: nn.Module, options: Any, size: int) -> None:
+        super().__init__()
+        self.encoder, self.options, self.size = encoder, options, size
 
     @abstractmethod
     def step(self, views: Mapping[str, Tensor], noise: Tensor, fraction: Tensor) -> dict[str, Tensor]:

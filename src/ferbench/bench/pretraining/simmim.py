@@ -1,28 +1,29 @@
-"""SimMIM: the encoder sees all patches, whole squares of them blank, and tells the blank ones' pixels.
+"""SimMIM: the encoder sees the whole image, squares of it blank, and tells the blank ones' pixels.
 
 Paper: Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 2022; a row of PLL-FER's Table VII.
 L1 distance between the standardised pixels and those a linear head predicts, over the masked ones.
 
 1. PLL-FER's Table III prints "75%(60%)" and "16(32)" for the mask ratio and the masked squares: the brackets are
    SimMIM's own values, the defaults here, the others PLL-FER's (`ferbench pretrain simmim --recipe pll`).
+2. A transformer's blank patches are a learnt token. A ConvNet has none: there a learnt colour fills the squares, and
+   the head reads the last feature map. The way is ours; the paper shows that the task suits ConvNets too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ferbench.bench.pretraining import vit
+from ferbench.bench.pretraining import maps, vit
 from ferbench.bench.pretraining.maskfeat import blanked
 from ferbench.bench.pretraining.objective import Masked, mask_of, random_order
 
 
 @dataclass(frozen=True)
 class SimMIMOptions:
-    """mask_ratio: share of squares that are blank; square: pixels a side, a multiple of a patch's."""
+    """mask_ratio: share of squares that are blank; square: pixels a side, for a transformer a multiple of a patch's."""
 
     mask_ratio: float = 0.6
     square: int = 32
@@ -33,21 +34,24 @@ class SimMIM(Masked):
 
     Options = SimMIMOptions
     paper = "Xie et al., CVPR 2022"
-    encoder: Any
 
-    def __init__(self, encoder: nn.Module, options: SimMIMOptions) -> None:
-        super().__init__()
-        vit.check_plain(encoder, "simmim")
-        self.encoder = encoder
-        self.options, self.mask_ratio = options, options.mask_ratio
-        self.side = int(self.encoder.patch_embed.patch_size[0])
-        size = self.side * int(self.encoder.patch_embed.grid_size[0])
-        if options.square % self.side or size % options.square:
-            raise ValueError(f"squares of {options.square} pixels do not fit patches of {self.side} in {size} pixels")
+    def __init__(self, encoder: nn.Module, options: SimMIMOptions, size: int) -> None:
+        super().__init__(encoder, options, size)
+        self.mask_ratio = options.mask_ratio
+        self.convolutional = maps.has_map(encoder)
+        if self.convolutional:
+            width, self.side = maps.cells(encoder, size, "simmim")
+            unit, blank = 1, [1, 3, 1, 1]
+        else:
+            vit.check_plain(encoder, "simmim")
+            width, self.side = self.encoder.embed_dim, int(self.encoder.patch_embed.patch_size[0])
+            unit, blank = self.side, [1, 1, width]
+        if options.square % unit or size % options.square:
+            raise ValueError(f"squares of {options.square} pixels do not fit patches of {unit} in {size} pixels")
         self.squares = size // options.square  # in a row
-        self.mask_token = nn.Parameter(torch.empty(1, 1, self.encoder.embed_dim))
+        self.mask_token = nn.Parameter(torch.empty(blank))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        self.head = nn.Linear(self.encoder.embed_dim, self.side**2 * 3)
+        self.head = nn.Linear(width, self.side**2 * 3)
 
     @property
     def patches(self) -> int:
@@ -57,10 +61,17 @@ class SimMIM(Masked):
         return vit.patchify(images, self.options.square)
 
     def reconstruct(self, images: Tensor, order: Tensor, kept: int) -> Tensor:
-        inner = self._order_of_patches(order, kept)
-        seen = blanked(self.encoder, images, self.mask_token, *inner)
-        painted = self.head(vit.encode(self.encoder, seen)[:, 1:])
+        painted = self.head(self._tokens(images, order, kept))
         return vit.patchify(vit.unpatchify(painted, self.side), self.options.square)
+
+    def _tokens(self, images: Tensor, order: Tensor, kept: int) -> Tensor:
+        """[B, L, D]: the encoder's view of images whose squares but order[:, :kept] are blank."""
+        if self.convolutional:
+            square = mask_of(order, kept).unsqueeze(2).expand(-1, -1, self.options.square**2)
+            blank = vit.unpatchify(square, self.options.square)
+            return maps.tokens(self.encoder, torch.where(blank, self.mask_token.to(images.dtype), images))
+        inner = self._order_of_patches(order, kept)
+        return vit.encode(self.encoder, blanked(self.encoder, images, self.mask_token, *inner))[:, 1:]
 
     def error(self, predicted: Tensor, target: Tensor) -> Tensor:
         return (predicted.float() - target.float()).abs().mean(dim=-1)

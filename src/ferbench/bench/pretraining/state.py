@@ -96,7 +96,7 @@ def make_state(run: Pretraining, device: torch.device) -> State:
     backbone, kind = BACKBONES.find(run.settings.backbone), OBJECTIVES[run.objective]
     try:
         encoder = backbone.make(run.settings.input_size)
-        objective = kind(encoder, kind.Options(**run.values)).to(device)
+        objective = kind(encoder, kind.Options(**run.values), run.settings.input_size).to(device)
     except (ValueError, AssertionError) as error:  # sizes that do not go together; timm asserts
         raise WeightsError(f"{run.objective} on {run.settings.backbone}: {error}") from error
     objective.begin(run.settings.epochs * run.settings.steps_per_epoch)
