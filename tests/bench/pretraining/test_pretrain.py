@@ -18,6 +18,7 @@ from PIL import Image
 
 from ferbench.bench.data.faceset import DataError, FaceSet
 from ferbench.bench.data.views.batches import Share
+from ferbench.bench.pretraining import OBJECTIVES
 from ferbench.bench.pretraining import pretrain as loop
 from ferbench.bench.pretraining.pool import Pool
 from ferbench.bench.pretraining.pretrain import draw_noise, pretrain
@@ -165,6 +166,30 @@ def test_a_whole_mae_checkpoint_loads_without_its_decoder_and_at_another_size(ca
     torch.testing.assert_close(positions[:, 1:], larger.permute(0, 2, 3, 1).reshape(1, 16, -1))
 
 
+def test_an_encoder_goes_on_from_a_file(make_faces: MakeFaces, calm: Path) -> None:
+    """Whatever the objective draws at its start, the file's encoder stands there, and the run is another run."""
+    file, bare = calm / "weights.pt", small(make_faces)
+    stored = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+    options: dict[str, dict[str, object]] = {
+        "simmim": {"square": 8},
+        "moco": {"queue": 6},
+        "mae": DECODER,
+        "maskfeat": {},
+    }
+    assert set(options) == set(OBJECTIVES)
+    for name in OBJECTIVES:
+        described = [({"reader": faces.name, "options": dict(faces.options)}, faces) for faces in bare.faces]
+        run, other = (resolve(name, options[name], SMALL, described, 5, start=start) for start in (file, None))
+        said: list[str] = []
+        objective = make_state(run, CPU, said.append).objective
+        for key, value in objective.encoder.state_dict().items():
+            assert torch.equal(value, stored[key]), f"{name}: {key}"
+        assert run.name != other.name and said == [f"loaded {len(stored)} tensors from weights.pt; left out nothing"]
+        if name == "moco":
+            keys = objective.keys[0].state_dict()
+            assert all(torch.equal(value, stored[key]) for key, value in keys.items())
+
+
 def test_positions_of_another_width_are_still_refused(calm: Path) -> None:
     with pytest.raises(WeightsError, match="does not fit the backbone"):
         load_weights(make_classifier("vit_small", 3, size=16, dropout=0.0), calm / "weights.pt")
@@ -280,6 +305,13 @@ def test_the_command(ferbench: Callable[..., Any], tmp_path: Path) -> None:
     assert "weights of vit_tiny at 16 pixels: mae.pt" in result.out and (tmp_path / "mae.pt").exists()
     again = ferbench("pretrain", "mae", "--dataset", "synthetic", *words)
     assert again.code == 0 and len(list((tmp_path / "results" / "pretrained").iterdir())) == 1
+    assert (
+        "x: cannot be read: No such file"
+        in ferbench("pretrain", "mae", "--dataset", "synthetic", *words, "--start", "x").error()
+    )
+    on = ferbench("pretrain", "mae", "--dataset", "synthetic", *words, "--start", "mae.pt", "--out", "on.pt")
+    assert on.code == 0 and len(list((tmp_path / "results" / "pretrained").iterdir())) == 2
+    assert (tmp_path / "on.pt").read_bytes() != (tmp_path / "mae.pt").read_bytes()
     assert "give --dataset NAME" in ferbench("pretrain", "mae", *words).error()
     assert (
         "unknown key 'epoch'; did you mean 'epochs'"

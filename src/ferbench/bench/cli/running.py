@@ -170,6 +170,7 @@ def pretrain_command(
     option: Annotated[list[str] | None, typer.Option(help="Option of the objective, KEY=VALUE; repeatable.")] = None,
     data_option: Annotated[list[str] | None, typer.Option(help="Reader option KEY=VALUE; repeatable.")] = None,
     variant_name: VariantName = None,
+    start: Annotated[Path | None, typer.Option(help="A weight file of this backbone to go on from.")] = None,
     seed: int = 1,
     out: Annotated[Path | None, typer.Option(help="Write the weights here as well.")] = None,
     results: Results = Path("results"),
@@ -200,7 +201,7 @@ def pretrain_command(
     settings = {**({"backbone": backbone} if backbone else {}), **values(setting, "--set")}
     run = command.resolve_command(
         objective, dataset, faces, values(option, "--option"), values(data_option, "--data-option"), settings, seed,
-        variant(variant_name) == "released", workspace(results, root, None), recipe,
+        variant(variant_name) == "released", workspace(results, root, None), recipe, start,
     )  # fmt: skip
     if dry_run:
         say(plan(run, torch.device("cuda" if torch.cuda.is_available() else "cpu"), parts))

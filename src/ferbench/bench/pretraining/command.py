@@ -27,13 +27,14 @@ FACES = "faces"  # the reader of a folder of images without labels
 def resolve_command(
     objective: str, dataset: str, faces: Path | None, options: Mapping[str, object], data_options: Mapping[str, Value],
     settings: Mapping[str, object], seed: int, released: bool, workspace: Workspace, recipe: str = "",
+    weights: Path | None = None,
 ) -> Pretraining:  # fmt: skip
     """What the command line asks for as a run. dataset: names of readers, parted by commas, may be empty.
 
     recipe: name or path of the protocol whose pre-training recipe of this objective holds where nothing else is said:
-    settings, options and, with neither data sets nor faces, the data sets.
+    settings, options and, with neither data sets nor faces, the data sets. weights: a file to go on from.
 
-    Raises DataError, MethodError or ProtocolError, each one line.
+    Raises DataError, MethodError, ProtocolError or WeightsError, each one line.
     """
     base, start, known = _recipe(recipe, objective)
     asked = [(name, data_options) for name in dataset.split(",") if name] + ([(FACES, data_options)] if faces else [])
@@ -44,7 +45,7 @@ def resolve_command(
         workspace.roots = {**workspace.roots, FACES: faces}
     chosen = build(Settings, {**asdict(start), **settings}, "--set", ProtocolError)
     data = [_opened(name, given, workspace) for name, given in asked]
-    return resolve(objective, {**base.options, **options}, chosen, data, seed, released=released)
+    return resolve(objective, {**base.options, **options}, chosen, data, seed, released=released, start=weights)
 
 
 def _recipe(name: str, objective: str) -> tuple[PretrainingRecipe, Settings, Mapping[str, Dataset]]:

@@ -62,6 +62,10 @@ class MoCo(Objective):
         self.register_buffer("filled", torch.zeros(options.queue, dtype=torch.bool))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
 
+    def begin(self, steps: int) -> None:
+        """The keys' encoder starts where the queries' does, which may have been loaded since."""
+        self.keys.load_state_dict(nn.Sequential(self.encoder, self.head).state_dict())
+
     def step(self, views: Mapping[str, Tensor], noise: Tensor, fraction: Tensor) -> dict[str, Tensor]:
         first, second = (views[name] for name in self.views)
         query = F.normalize(self.head(self.encoder(first)).float(), dim=1)

@@ -56,7 +56,7 @@ class Objective(nn.Module, ABC):
         return 0
 
     def begin(self, steps: int) -> None:  # noqa: B027 - optional
-        """Called once with the number of steps in all, before a checkpoint is loaded."""
+        """Called once with the number of steps in all: the encoder's start is loaded, a checkpoint is not."""
 
     def after_step(self) -> None:  # noqa: B027 - optional
         """Called after the optimiser's step: momentum encoders, queues."""

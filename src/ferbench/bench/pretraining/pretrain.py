@@ -78,7 +78,7 @@ def pretrain(
     saved = take_up(checkpoint, identity, execution, reporter.note, keeper=share.rank == 0)
 
     # the model, and what moves it
-    state = make_state(run, device)
+    state = make_state(run, device, reporter.note)
     if saved:
         resume(state, saved, checkpoint, reporter.note)
     step = Step(run, state, device, share, parts)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ferbench.bench.data.randomness import derive
 from ferbench.bench.pretraining import OBJECTIVES, Objective
 from ferbench.bench.pretraining.options import objective_values
 from ferbench.bench.pretraining.settings import Settings
-from ferbench.bench.training.networks.backbones import BACKBONES, WeightsError
+from ferbench.bench.training.networks.backbones import BACKBONES, WeightsError, load_encoder, weights_digest
 from ferbench.bench.training.recording import records
 
 
@@ -28,6 +29,7 @@ class Pretraining:
     settings: Settings
     seed: int
     faces: Sequence[FaceSet]  # their `train` images are the data
+    start: Path | None = None  # weights of the encoder to go on from
 
     @property
     def name(self) -> str:
@@ -74,10 +76,12 @@ def resolve(
     seed: int,
     *,
     released: bool = False,
+    start: Path | None = None,
 ) -> Pretraining:
     """A run from what a user asks for; data: each set's description (reader, options) and the set itself.
 
-    Settings that stand for "one pass" are resolved by the number of images. Raises MethodError or WeightsError.
+    start: a weight file of the backbone, known by its digest. Settings that stand for "one pass" are resolved by the
+    number of images. Raises MethodError or WeightsError.
     """
     values = objective_values(objective, options, released=released)
     images = sum(len(faces.train) for _, faces in data)
@@ -86,12 +90,14 @@ def resolve(
     spec = {
         "objective": objective, "options": values, "settings": asdict(settings), "data": described, "seed": seed,
     }  # fmt: skip
-    return Pretraining(spec, objective, values, settings, seed, [faces for _, faces in data])
+    if start:
+        spec["start"] = {"sha256": weights_digest(start)}
+    return Pretraining(spec, objective, values, settings, seed, [faces for _, faces in data], start)
 
 
-def make_state(run: Pretraining, device: torch.device) -> State:
-    """The initial state: weights drawn from the seed and no step done. Raises WeightsError for a backbone that is none,
-    or that the objective cannot take."""
+def make_state(run: Pretraining, device: torch.device, note: Callable[[str], None] | None = None) -> State:
+    """The initial state: weights drawn from the seed or read from a file, and no step done. Raises WeightsError for a
+    backbone that is none or that the objective cannot take, and for a file that does not fit; `note` says what fits."""
     torch.manual_seed(derive(run.seed, "initialisation"))
     backbone, kind = BACKBONES.find(run.settings.backbone), OBJECTIVES[run.objective]
     try:
@@ -99,6 +105,10 @@ def make_state(run: Pretraining, device: torch.device) -> State:
         objective = kind(encoder, kind.Options(**run.values), run.settings.input_size).to(device)
     except (ValueError, AssertionError) as error:  # sizes that do not go together; timm asserts
         raise WeightsError(f"{run.objective} on {run.settings.backbone}: {error}") from error
+    if run.start:
+        loaded = load_encoder(objective.encoder, run.start)
+        if note:
+            note(loaded)
     objective.begin(run.settings.epochs * run.settings.steps_per_epoch)
     return State(objective, _optimizer(objective, run.settings))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,11 +16,16 @@ from ferbench.bench.data.sets.readers import open_dataset
 from ferbench.bench.data.splits.draw import Split, make_split, with_taught_labels
 from ferbench.bench.data.splits.pool import Pool, as_unlabelled, for_testing, make_pool
 from ferbench.bench.data.views.boxes import without_boxes
-from ferbench.bench.files import FileError, open_regular
 from ferbench.bench.tables.candidate_sets import resolve_candidates
 from ferbench.bench.tables.settings import folds_of, settings, sources
 from ferbench.bench.training.length import fitted
-from ferbench.bench.training.networks.backbones import WHERE_TO_GET, Classifier, WeightsError, load_weights
+from ferbench.bench.training.networks.backbones import (
+    WHERE_TO_GET,
+    Classifier,
+    WeightsError,
+    load_weights,
+    weights_digest,
+)
 from ferbench.bench.training.recording import records
 from ferbench.bench.training.stages import Start, load_stage
 from ferbench.bench.training.state import Run
@@ -137,7 +141,7 @@ def make_run(
         if data is not None:
             spec[part] = {**spec[part], **data.identity()}
     spec["split"] = {**spec["split"], "fingerprint": split.fingerprint}
-    spec["weights"] = {"name": recipe.weights, "sha256": _sha256(weights)} if weights else None
+    spec["weights"] = {"name": recipe.weights, "sha256": weights_digest(weights)} if weights else None
     prepare = partial(_load, path=weights) if weights else partial(load_stage, start=start) if start else None
     if start:
         spec["after"] = {**spec.get("after", {}), "hash": start.hash}
@@ -170,13 +174,3 @@ def _open(cell: Cell, name: str, workspace: Workspace) -> FaceSet:
 def _load(model: nn.Module, path: Path) -> str:
     assert isinstance(model, Classifier)
     return load_weights(model, path)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-    except FileError as error:
-        raise WeightsError(str(error)) from error
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error

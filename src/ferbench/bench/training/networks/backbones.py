@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,6 +252,11 @@ def _any_of_timm(name: str, num_classes: int, size: int, dropout: float, normali
 
 
 def load_weights(model: Classifier, path: Path) -> str:
+    """Load the weights of a classifier's encoder, see `load_encoder`."""
+    return load_encoder(model.encoder, path)
+
+
+def load_encoder(encoder: nn.Module, path: Path) -> str:
     """Load encoder weights strictly; returns a line that says what was loaded. Raises WeightsError.
 
     Accepts a plain state dict or one under one of the usual keys (`state_dict`: the MS-Celeb-1M format; `model`: MAE's;
@@ -271,7 +277,7 @@ def load_weights(model: Classifier, path: Path) -> str:
             raise WeightsError(f"{path}: cannot be read as plain weights: it is {what}") from error
         reason = type(error).__name__
         raise WeightsError(f"{path}: cannot be read as plain weights ({reason}); save a state dict") from error
-    fit = find_weights(stored, model.encoder)
+    fit = find_weights(stored, encoder)
     if fit is None:
         keys = f" (keys: {', '.join(map(str, stored))[:100]})" if isinstance(stored, dict) and stored else ""
         raise WeightsError(f"{path}: holds no state dict{keys}")
@@ -279,7 +285,18 @@ def load_weights(model: Classifier, path: Path) -> str:
         raise WeightsError(f"{path}: does not fit the backbone: {fit.problem}")
     if broken := not_finite(fit.weights):
         raise WeightsError(f"{path}: {broken[0]} and {len(broken) - 1} other tensors are not finite; fetch it again")
-    model.encoder.load_state_dict(fit.weights, strict=False)
+    encoder.load_state_dict(fit.weights, strict=False)
     more = f" and {len(fit.left_out) - 4} more" if len(fit.left_out) > 4 else ""
     left_out = ", ".join(fit.left_out[:4]) + more
     return f"loaded {len(fit.weights)} tensors from {path.name}; left out {left_out or 'nothing'}{fit.remark}"
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 of a weight file, which is what a run knows it by. Raises WeightsError."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    except FileError as error:
+        raise WeightsError(str(error)) from error
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
