@@ -202,6 +202,6 @@ def test_the_command_names_what_is_shown_and_what_was_not_run(
     (tmp_path / "runs").mkdir()
     assert command("claims", "leaf", "--results", str(tmp_path)) == 0
     said = capsys.readouterr().out
-    assert "leaf: LEAF over FixMatch: not run, `ferbench reproduce leaf/ferplus`" in said
+    assert "leaf: LEAF over FixMatch: not run, `ferbench reproduce leaf/1`" in said
     assert command("claims", "laef", "--results", str(tmp_path)) == 2
     assert "did you mean 'leaf'?" in capsys.readouterr().err

@@ -231,7 +231,7 @@ def claims_lines(tested: Sequence[Finding], untested: Sequence[tuple[Protocol, C
     if any(set(one.presets) != {COMPARABLE} for one in tested):
         yield "A verdict under another preset than paper is of rows at that size, not of the paper."
     for protocol, claim in untested:
-        yield f"{protocol.name}: {claim.says}: not run, `ferbench reproduce {protocol.name}/{claim.tables[-1]}`"
+        yield f"{protocol.name}: {claim.says}: not run, `ferbench reproduce {protocol.name}/{claim.tables[0]}`"
 
 
 def needed_text(outcome: Outcome) -> str:
