@@ -98,6 +98,17 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, evident_run: Eviden
         side(FIXMATCH, tmp_path, preset="paper")
 
 
+def test_a_row_s_own_variant_is_meant_where_none_is_named(tmp_path: Path, record_run: Callable[..., str]) -> None:
+    cell = "remop/4/remop/ferplus-1000-150"  # released, as the protocol has it
+    record_run(cell, 1, 60.0, preset="cpu")
+    record_run(cell, 2, 61.0, preset="cpu", variant="paper")
+    assert set(side(cell, tmp_path).runs) == set(side(cell, tmp_path, "cpu", "released").runs) == {1}
+    assert set(side(cell, tmp_path, variant="paper").runs) == {2}
+    record_run(cell, 1, 62.0, preset="paper")
+    with pytest.raises(RunError, match="runs of 3 settings fit"):
+        side(cell, tmp_path)
+
+
 def test_two_rules_of_the_same_networks(tmp_path: Path, evident_run: EvidentRun) -> None:
     """Seeds 1 and 2 score the first rule by answers 100 and 200, the second by the next ones."""
     for seed in (1, 2):

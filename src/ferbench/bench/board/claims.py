@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ferbench.bench.board.compare import Side, by_rule, compare
+from ferbench.bench.board.compare import Side, by_rule, compare, own_variant
 from ferbench.bench.board.leaderboard import Leaderboard
 from ferbench.bench.board.resolution import evidence_of
 from ferbench.bench.board.statistics import Difference, Interval, seeds_needed
 from ferbench.bench.tables.counting.counted import Run
-from ferbench.bench.tables.settings import settings
 from ferbench.bench.training.recording.evidence import Evidence
 from ferbench.bench.training.recording.records import RunError
 from ferbench.protocols import Cell, Claim, Protocol, cells
@@ -105,7 +104,7 @@ def _by_preset(cell: Cell, rule: str, board: Leaderboard) -> dict[str, dict[int,
     for run in board.runs.get(cell.id, ()):
         with suppress(RunError):
             found[run.preset][run.variant][run.seed] = by_rule(run, rule) if rule else run
-    own = {preset: str(settings(cell, preset, 0)["variant"]) for preset in found}
+    own = {preset: own_variant(cell, preset) for preset in found}
     return {preset: variants[own[preset]] for preset, variants in found.items() if own[preset] in variants}
 
 

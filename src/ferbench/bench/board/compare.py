@@ -16,9 +16,10 @@ from ferbench.bench.board.run_names import find_cells, find_folder, no_such_run
 from ferbench.bench.board.statistics import Difference, Discordant, Parts, mcnemar, paired, student
 from ferbench.bench.tables.counting.counted import Run, counted_runs, runs_of
 from ferbench.bench.tables.counting.stored import read_stored
+from ferbench.bench.tables.settings import settings
 from ferbench.bench.training.recording.evidence import Evidence
 from ferbench.bench.training.recording.records import RunError
-from ferbench.protocols import ProtocolError
+from ferbench.protocols import Cell, ProtocolError
 from ferbench.validation import unknown
 
 NO_CELL: Any = None  # a run that is named by itself stands for no cell
@@ -59,7 +60,8 @@ class Comparison:
 def side(target: str, results: Path, preset: str | None = None, variant: str | None = None) -> Side:
     """The runs that `target` names: one run, or the seeds of one cell under one preset and variant.
 
-    With `@RULE` at its end: by that inference rule, where a run keeps several.
+    With `@RULE` at its end: by that inference rule, where a run keeps several. Where a preset has runs of several
+    variants and none is chosen, those of the row's own are meant.
     Raises RunError or ProtocolError, one line, also where several settings were run and none is chosen.
     """
     name, at, rule = target.rpartition("@")
@@ -74,11 +76,13 @@ def side(target: str, results: Path, preset: str | None = None, variant: str | N
         setting = stored.spec["variant"], stored.spec["preset"], stored.spec["seed"]
         run = Run(folder.name, NO_CELL, *setting, stored.metrics, spec=stored.spec, record=stored.record)
         return Side(folder.name, {run.seed: run})
-    found = _runs_of_cell(target, results)
-    settings = sorted({(run.preset, run.variant) for run in found})
-    chosen = [pair for pair in settings if preset in (None, pair[0]) and variant in (None, pair[1])]
+    cell, found = _runs_of_cell(target, results)
+    known_settings = sorted({(run.preset, run.variant) for run in found})
+    chosen = [pair for pair in known_settings if preset in (None, pair[0]) and variant in (None, pair[1])]
+    if len({one for one, _ in chosen}) == 1 and cell:
+        chosen = [pair for pair in chosen if pair[1] == own_variant(cell, pair[0])] or chosen
     if len(chosen) != 1:
-        known = ", ".join(f"--preset {one} --variant {other}" for one, other in settings)
+        known = ", ".join(f"--preset {one} --variant {other}" for one, other in known_settings)
         raise RunError(f"{target}: runs of {len(chosen)} settings fit; choose one of: {known}")
     mine = [run for run in found if (run.preset, run.variant) == chosen[0]]
     return Side(f"{target} ({chosen[0][1]}, {chosen[0][0]})", {run.seed: run for run in mine})
@@ -98,7 +102,14 @@ def by_rule(run: Run, rule: str) -> Run:
     return replace(run, metrics=metrics, record={**run.record, "evidence": evidence})
 
 
-def _runs_of_cell(target: str, results: Path) -> list[Run]:
+def own_variant(cell: Cell, preset: str) -> str:
+    """The variant in which a row runs under this preset where nobody asks for another."""
+    return str(settings(cell, preset, 0)["variant"])
+
+
+def _runs_of_cell(target: str, results: Path) -> tuple[Cell | None, list[Run]]:
+    """The cell, None for one of nobody's tables, and its finished runs in all settings."""
+    cell = None
     if target.partition("/")[0] == OWN:
         found = own_runs(results)[1].get(target, [])
     else:
@@ -108,14 +119,15 @@ def _runs_of_cell(target: str, results: Path) -> list[Run]:
             raise no_such_run(target, results, error) from error
         if len(chosen) != 1:
             raise RunError(f"{target} names {len(chosen)} cells; write PAPER/TABLE/ROW/COLUMN")
-        protocol = chosen[0].protocol
+        cell = chosen[0]
+        protocol = cell.protocol
         by_cell: dict[str, list[Run]] = {}
         for run in counted_runs(results, {protocol.name: protocol})[0]:
             by_cell.setdefault(run.cell.id, []).append(run)
-        found = runs_of(chosen[0], by_cell)
+        found = runs_of(cell, by_cell)
     if not found:
         raise RunError(f"{target}: no finished run in {results / 'runs'}; `ferbench reproduce {target}` makes them")
-    return found
+    return cell, found
 
 
 def compare(first: Side, second: Side) -> Comparison:
