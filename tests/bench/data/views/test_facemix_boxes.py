@@ -70,9 +70,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 def test_every_data_set_is_tried() -> None:
-    assert {name for name, *_ in COPIES} == set(PROTOCOL.datasets)
+    """But for drawn faces, whose one row mixes nothing."""
+    tried = {name: dataset for name, dataset in PROTOCOL.datasets.items() if name != "drawn"}
+    assert {name for name, *_ in COPIES} == set(tried)
     assert {PROTOCOL.datasets[name].reader for name, *_ in COPIES} == {reader for _, reader, _ in COPIES}
-    assert {dataset.options["faces"] for dataset in PROTOCOL.datasets.values()} == {"haar"}  # what .[dev] installs
+    assert {dataset.options["faces"] for dataset in tried.values()} == {"haar"}  # what .[dev] installs
 
 
 @pytest.mark.parametrize(("name", "reader", "layout"), COPIES)
