@@ -6,7 +6,7 @@ L1 distance between the standardised pixels and those a linear head predicts, ov
 1. PLL-FER's Table III prints "75%(60%)" and "16(32)" for the mask ratio and the masked squares: the brackets are
    SimMIM's own values, the defaults here, the others PLL-FER's (`ferbench pretrain simmim --recipe pll`).
 2. A transformer's blank patches are a learnt token. A ConvNet has none: there a learnt colour fills the squares, and
-   the head reads the last feature map. The way is ours; the paper shows that the task suits ConvNets too.
+   the head reads the last feature map. That way is ours, not the paper's.
 """
 
 from __future__ import annotations
